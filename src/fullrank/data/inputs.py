@@ -1,0 +1,88 @@
+"""What a model asks of a batch: the names it wants, in the order it wants them.
+
+An `Inputs` is resolved once against a schema. The loader packs exactly these columns, in this order, and a model built
+from the same `Inputs` indexes them by position: no name is looked up per batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fullrank.schema import Schema
+
+FieldKind = Literal["categorical", "multi", "numeric", "vector"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One input of a model. `key_space` is set for categorical and multi, `dim` for vector."""
+
+    name: str
+    kind: FieldKind
+    key_space: str = ""
+    dim: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryInputs:
+    """The newest `last_n` events of one history. The first field is always the event's `item`; then event features,
+    outcomes (numeric, NaN while not yet known), `age` (numeric, seconds before the request, where the log has a clock)
+    and item attributes (`item.genres` is feature `genres` of the event's item)."""
+
+    name: str
+    last_n: int
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Fields of the request part, of the candidate part, histories and task names of a model."""
+
+    request: tuple[Field, ...]
+    candidate: tuple[Field, ...]
+    histories: tuple[HistoryInputs, ...]
+    tasks: tuple[str, ...]
+
+    @staticmethod
+    def of(schema: Schema, *, last_n: int | None = None, exclude: tuple[str, ...] = ()) -> Inputs:
+        """Everything the schema offers a model, less the feature and history names in `exclude`.
+
+        `last_n` shortens every history (the schema's `max_length` if None). Text is never an input.
+        """
+        def usable(owners: tuple[str, ...]) -> tuple[Field, ...]:
+            return tuple(
+                Field(name=f.name, kind=f.kind, key_space=f.key_space, dim=f.dim)
+                for f in schema.all_features()
+                if f.of in owners and f.kind != "text" and f.name not in exclude
+            )
+
+        attributes = tuple(
+            Field(name=f"item.{f.name}", kind=f.kind, key_space=f.key_space)
+            for f in schema.features
+            if f.of == "item" and f.kind in ("categorical", "multi") and f.name not in exclude
+        )
+        histories = []
+        for history in schema.histories:
+            if history.name in exclude:
+                continue
+            event = [Field(name="item", kind="categorical", key_space=history.key_space)]
+            event += [Field(name=f.name, kind=f.kind, key_space=f.key_space) for f in history.features]
+            event += [Field(name=outcome.name, kind="numeric") for outcome in history.outcomes]
+            if history.time_is_known(schema):
+                event.append(Field(name="age", kind="numeric"))
+            if history.key_space == "item":
+                event += attributes
+            length = min(last_n or history.max_length, history.max_length)
+            histories.append(HistoryInputs(name=history.name, last_n=length, fields=tuple(event)))
+        return Inputs(
+            request=usable(("user", "context")),
+            candidate=usable(("item", "pair")),
+            histories=tuple(histories),
+            tasks=tuple(task.name for task in schema.tasks),
+        )
+
+    def key_spaces(self) -> tuple[str, ...]:
+        """Every key space a model of these inputs needs a table for, in order of first use."""
+        every = [*self.request, *self.candidate, *(f for h in self.histories for f in h.fields)]
+        return tuple(dict.fromkeys(f.key_space for f in every if f.key_space))

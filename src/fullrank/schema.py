@@ -1,0 +1,311 @@
+"""What a log row means: roles, features, histories, tasks and key spaces, as frozen dataclasses.
+
+A schema is data, not code: it is written to and read from TOML (`schema_toml.py`) and is stored inside every
+prepared data set and every run. Nothing in it depends on a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Literal, get_args
+
+FeatureKind = Literal["categorical", "multi", "numeric", "vector", "text"]
+Owner = Literal["user", "context", "item", "pair"]
+Scale = Literal["none", "standard", "log", "quantile"]
+Layout = Literal["by_user", "inline"]
+EventSource = Literal["log", "file"]
+TaskKind = Literal["binary", "regression", "multiclass"]
+TimeUnit = Literal["s", "ms", "us", "position"]
+Policy = Literal["frozen", "growing", "hashed"]
+
+
+class SchemaError(ValueError):
+    """The schema, or data held against it, is not what was expected."""
+
+
+def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
+    """` Did you mean 'x'?` for the nearest choice, or an empty string when nothing is near."""
+    near = get_close_matches(word, list(choices), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _one_of(what: str, value: str, allowed: object) -> None:
+    choices = get_args(allowed)
+    if value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise SchemaError(f"Expected {what} to be one of {expected}, got {value!r}.{did_you_mean(value, choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Column names of the parts every system needs; an empty string means the log has no such column.
+
+    `weight` (how much a row counts in training), `sample_rate` (the share of such rows that was kept: metrics and
+    calibration undo it) and `propensity` (the logging policy's probability of showing it) are three columns with
+    three meanings. `order` takes the place of `time` in a log that has an order and no clock.
+    """
+
+    user: str = ""
+    item: str = ""
+    request: str = ""
+    impression: str = ""
+    time: str = ""
+    order: str = ""
+    position: str = ""
+    scenario: str = ""
+    campaign: str = ""
+    advertiser: str = ""
+    propensity: str = ""
+    exploration: str = ""
+    sample_rate: str = ""
+    weight: str = ""
+    bid: str = ""
+    price: str = ""
+
+    def columns(self) -> dict[str, str]:
+        """The roles that are present: role name -> column name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeySpace:
+    """What an id means. Every feature, history and role that names the same space shares its ids (and its tables).
+
+    Local ids: 0 padding · 1 missing · `unknown_rows` rows that keys without an id of their own share by hash · then
+    the keys. A `hashed` space has no keys: its rows after 1 are `buckets`, and each key takes `hashes` of them.
+    `growing` admits a key once the training rows held it `min_count` times (counted over all appends) and evicts it
+    after `ttl` seconds without being seen (0: never); an evicted key is unknown again, its row is never reused.
+    """
+
+    name: str
+    policy: Policy = "growing"
+    min_count: int = 1
+    ttl: int = 0
+    unknown_rows: int = 1
+    buckets: int = 0
+    hashes: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of(f"key space {self.name!r} policy", self.policy, Policy)
+        if self.policy == "hashed" and self.buckets < 1:
+            raise SchemaError(f"Expected key space {self.name!r} (hashed) to have buckets >= 1, got {self.buckets}.")
+        if self.policy != "hashed" and (self.buckets or self.hashes != 1):
+            raise SchemaError(f"Key space {self.name!r} is {self.policy}: buckets and hashes belong to 'hashed'.")
+        if self.policy != "growing" and self.ttl:
+            raise SchemaError(f"Key space {self.name!r} is {self.policy}: ttl belongs to 'growing'.")
+        for name, least in (("min_count", 1), ("ttl", 0), ("unknown_rows", 1), ("hashes", 1)):
+            if getattr(self, name) < least:
+                got = getattr(self, name)
+                raise SchemaError(f"Expected key space {self.name!r} {name} >= {least}, got {got}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One input column.
+
+    `of`: whose it is. `user` and `context` features are read once per request; `item` features describe the candidate
+    and can also be reached from history events by item id; `pair` features belong to one row (a match count, a slot).
+    `key_space` (categorical, multi) defaults to the feature's own name, `column` too. `weights` names the column of
+    per-value weights of a `multi` feature. `mutable` item attributes are kept with every history event as they were
+    at its time; the others are looked up by item id. `text` is stored with the item and passed through; nothing
+    encodes it yet. `dim` is the width of a `vector`.
+    """
+
+    name: str
+    kind: FeatureKind
+    of: Owner = "context"
+    column: str = ""
+    key_space: str = ""
+    weights: str = ""
+    scale: Scale = "standard"
+    mutable: bool = False
+    dim: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of(f"feature {self.name!r} kind", self.kind, FeatureKind)
+        _one_of(f"feature {self.name!r} of", self.of, Owner)
+        _one_of(f"feature {self.name!r} scale", self.scale, Scale)
+        object.__setattr__(self, "column", self.column or self.name)
+        if self.kind in ("categorical", "multi"):
+            object.__setattr__(self, "key_space", self.key_space or self.name)
+        elif self.key_space:
+            raise SchemaError(f"Feature {self.name!r} is {self.kind}: only categorical and multi have a key_space.")
+        if self.weights and self.kind != "multi":
+            raise SchemaError(f"Feature {self.name!r} is {self.kind}: only multi features have weights.")
+        if (self.kind == "vector") != (self.dim > 0):
+            raise SchemaError(f"Feature {self.name!r} is {self.kind} with dim {self.dim}: vectors, and only they, have dim > 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFeature:
+    """A column of a history event that is known as soon as the event is (a rating, an action, a dwell time)."""
+
+    name: str
+    kind: Literal["categorical", "numeric"] = "categorical"
+    column: str = ""
+    key_space: str = ""
+    scale: Scale = "standard"
+
+    def __post_init__(self) -> None:
+        _one_of(f"event feature {self.name!r} kind", self.kind, Literal["categorical", "numeric"])
+        _one_of(f"event feature {self.name!r} scale", self.scale, Scale)
+        object.__setattr__(self, "column", self.column or self.name)
+        if self.kind == "categorical":
+            object.__setattr__(self, "key_space", self.key_space or self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventOutcome:
+    """What came of a history event, with an availability of its own.
+
+    A positive outcome is known at its `time` (+ `lag` s), any other at event time + `window` s (+ `lag`). A request
+    sees it from strictly later on; until then the outcome is *not yet known* (NaN in a batch), never 0.
+    """
+
+    name: str
+    column: str = ""
+    time: str = ""
+    window: int = 0
+    lag: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", self.column or self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The past events of a user in one domain.
+
+    `by_user`: events come from the log's own rows (`source = "log"`, those where column `where` equals 1 if given) or
+    from a file of events (`source = "file"`), and are grouped by user. `inline`: each row carries its lists, as the
+    server logged them. `item` and `time` are columns of the event source (list columns for `inline`); for
+    `source = "log"` they default to the roles. Past means: available (event time + `lag` s) strictly before the
+    request. A batch shows the newest `max_length` of them, oldest first.
+    """
+
+    name: str
+    layout: Layout = "by_user"
+    source: EventSource = "log"
+    user: str = ""
+    item: str = ""
+    key_space: str = "item"
+    time: str = ""
+    lag: int = 0
+    max_length: int = 100
+    order: Literal["oldest_first", "newest_first"] = "oldest_first"
+    where: str = ""
+    features: tuple[EventFeature, ...] = ()
+    outcomes: tuple[EventOutcome, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of(f"history {self.name!r} layout", self.layout, Layout)
+        _one_of(f"history {self.name!r} source", self.source, EventSource)
+        _one_of(f"history {self.name!r} order", self.order, Literal["oldest_first", "newest_first"])
+        if self.max_length < 1:
+            raise SchemaError(f"Expected history {self.name!r} max_length >= 1, got {self.max_length}.")
+
+    def time_is_known(self, schema: Schema) -> bool:
+        """Whether events of this history have a clock time (so that their age before a request is a number)."""
+        return schema.time_unit != "position" and bool(self.time or (self.layout == "by_user" and schema.roles.time))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something to predict. A label is positive, negative or *not yet known*.
+
+    A positive label is known at `label_time` (a column; the row's time if empty); any other at row time + `window`
+    seconds. A label not known by the data's `as_of` is masked, never a silent 0. `parent` is the funnel's step before
+    (a conversion's click); `scenarios` restricts a task to rows of those scenarios; `classes` is for `multiclass`.
+    """
+
+    name: str
+    kind: TaskKind = "binary"
+    column: str = ""
+    label_time: str = ""
+    window: int = 0
+    parent: str = ""
+    scenarios: tuple[str, ...] = ()
+    classes: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of(f"task {self.name!r} kind", self.kind, TaskKind)
+        object.__setattr__(self, "column", self.column or self.name)
+        if (self.kind == "multiclass") != (self.classes > 1):
+            raise SchemaError(f"Task {self.name!r} is {self.kind} with {self.classes} classes: multiclass, and only it, has classes > 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """All of it. `time_unit` is the unit of every time column (dates and timestamps are taken as they are);
+    `position` says that the log has an order and no clock. `time_sorted` promises rows in time order: a row that
+    breaks the promise is an error. Key spaces not listed get the defaults of `KeySpace`."""
+
+    name: str = "log"
+    roles: Roles = field(default_factory=Roles)
+    time_unit: TimeUnit = "s"
+    time_sorted: bool = False
+    features: tuple[Feature, ...] = ()
+    histories: tuple[History, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    key_spaces: tuple[KeySpace, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("time_unit", self.time_unit, TimeUnit)
+        for what, names in (
+            ("feature", [f.name for f in self.features] + [r for r in ("user", "item") if getattr(self.roles, r)]),
+            ("history", [h.name for h in self.histories]),
+            ("task", [t.name for t in self.tasks]),
+            ("key space", [k.name for k in self.key_spaces]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise SchemaError(f"Expected every {what} name once, got {twice[0]!r} {names.count(twice[0])} times.")
+        if self.roles.time and self.roles.order:
+            raise SchemaError("Expected a time or an order, got both: drop `order` where the log has a clock.")
+        if self.roles.order and self.time_unit != "position":
+            raise SchemaError(f"Expected time_unit 'position' with role order, got {self.time_unit!r}.")
+        for history in self.histories:
+            if not self.roles.user and history.layout == "by_user":
+                raise SchemaError(f"History {history.name!r} is by_user: it needs the role `user`.")
+            if not (self.roles.time or self.roles.order) and history.layout == "by_user":
+                raise SchemaError(f"History {history.name!r} is by_user: it needs the role `time` or `order`.")
+        tasks = [t.name for t in self.tasks]
+        for task in self.tasks:
+            if task.parent and task.parent not in tasks:
+                near = did_you_mean(task.parent, tasks)
+                raise SchemaError(f"Task {task.name!r} has parent {task.parent!r}; the tasks are {tasks}.{near}")
+
+    def key_space(self, name: str) -> KeySpace:
+        """The declared key space of that name, or one with the defaults."""
+        return next((space for space in self.key_spaces if space.name == name), KeySpace(name=name))
+
+    def all_features(self) -> tuple[Feature, ...]:
+        """The features, after the two that the roles `user` and `item` imply."""
+        implied = tuple(
+            Feature(name=role, kind="categorical", of=owner, column=column)
+            for role, owner, column in (("user", "user", self.roles.user), ("item", "item", self.roles.item))
+            if column
+        )
+        return implied + self.features
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name; an error names the nearest one."""
+        named = {feature.name: feature for feature in self.all_features()}
+        if name not in named:
+            raise SchemaError(f"No feature {name!r}; the features are {list(named)}.{did_you_mean(name, list(named))}")
+        return named[name]
+
+    def history(self, name: str) -> History:
+        """The history of that name; an error names the nearest one."""
+        named = {history.name: history for history in self.histories}
+        if name not in named:
+            raise SchemaError(f"No history {name!r}; the histories are {list(named)}.{did_you_mean(name, list(named))}")
+        return named[name]
+
+    def used_key_spaces(self) -> tuple[str, ...]:
+        """Every key space that some column writes ids of, in schema order."""
+        names = [f.key_space for f in self.all_features() if f.key_space]
+        for history in self.histories:
+            names += [history.key_space, *(f.key_space for f in history.features if f.key_space)]
+        return tuple(dict.fromkeys(names))
