@@ -86,7 +86,7 @@ class Candidates:
 @dataclass(frozen=True)
 class Labels:
     """`values_BK` float32 (0 where unknown), `known_BK` bool. `weight_B` counts rows in training; `sample_rate_B` is
-    the share of such rows that was kept; `propensity_B` the logging policy's. All three are 1 where the log has none."""
+    the share of such rows that was kept; `propensity_B` the logging policy's. All are 1 where the log has none."""
 
     values_BK: Tensor
     known_BK: Tensor

@@ -41,6 +41,14 @@ def span_positions(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.n
     return positions, offsets
 
 
+def array(columns: Columns, name: str) -> np.ndarray:
+    """The column `name`, which is not a list column."""
+    column = columns[name]
+    if isinstance(column, Ragged):
+        raise TypeError(f"Column {name!r} is a list column, a flat one was expected.")
+    return column
+
+
 @dataclass(frozen=True)
 class EncodedBlock:
     """Some requests and their rows, encoded. Columns are named as in docs/architecture.md, section 2;

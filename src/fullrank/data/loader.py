@@ -1,0 +1,158 @@
+"""Prepared data → batches: every row of an epoch exactly once, in an order that (seed, epoch) alone decide.
+
+Blocks (~64 k rows) are visited in a random order, `window_blocks` at a time; whole requests are shuffled inside such a
+window. A row can therefore meet any row of its window, and windows are drawn from the whole split: memory stays at
+`window_blocks` blocks however long the log. A position is the number of rows consumed, so an epoch can be taken up at
+any batch without visiting what came before.
+
+When not to use it: `shuffle=False` for anything but evaluation and progressive training in time order, because a log
+is ordered by day and hour and gradients would follow them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fullrank.data.assemble import Packed, pack, take
+from fullrank.data.columns import Ragged, span_positions
+from fullrank.data.inputs import Inputs
+
+if TYPE_CHECKING:
+    from fullrank.data.batch import Batch
+    from fullrank.data.partitions import BlockRef, PreparedData
+
+
+class Loader:
+    """Batches of `batch_size` rows (the last of an epoch may be smaller) of one split of prepared data.
+
+    `partitions`: indices of the partitions to read (all if None). Columns are packed as `inputs` names them; ids a
+    pinned version of the data does not have become its unknown rows (see `PreparedData.open(pin=…)`).
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        inputs: Inputs,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        window_blocks: int = 8,
+        partitions: tuple[int, ...] | None = None,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        self.data = data
+        self.inputs = inputs
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.window_blocks = window_blocks
+        self._blocks = data.blocks(split, partitions)
+        self._sources = tuple(data.sources(history.name) for history in inputs.histories)
+        self.num_rows = sum(block.num_rows for block in self._blocks)
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // self.batch_size)
+
+    def epoch(self, epoch: int, start_row: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from row `start_row` of its order on (a multiple of `batch_size`)."""
+        if start_row % self.batch_size:
+            raise ValueError(f"start_row must be a multiple of batch_size {self.batch_size}, got {start_row}.")
+        before, rest = 0, None
+        for number, window in enumerate(self._windows(epoch)):
+            rows = sum(block.num_rows for block in window)
+            if before + rows <= start_row:
+                before += rows
+                continue
+            packed = _join([self._pack(block) for block in window])
+            order = self._order(packed, epoch, number)[max(start_row - before, 0) :]
+            before += rows
+            if rest is not None:  # rows left over from the window before come first
+                packed, order = _join([rest, packed]), np.concatenate(
+                    [np.arange(len(rest.request_of_row)), order + len(rest.request_of_row)]
+                )
+            whole = len(order) if before == self.num_rows else len(order) // self.batch_size * self.batch_size
+            for start in range(0, whole, self.batch_size):
+                yield self._take(packed, order[start : min(start + self.batch_size, whole)])
+            rest = _rows(packed, order[whole:]) if whole < len(order) else None
+
+    def _windows(self, epoch: int) -> list[list[BlockRef]]:
+        blocks = self._blocks
+        if self.shuffle:
+            blocks = [blocks[place] for place in self._random(epoch, 0).permutation(len(blocks))]
+        size = self.window_blocks if self.shuffle else 1
+        return [blocks[start : start + size] for start in range(0, len(blocks), size)]
+
+    def _random(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, epoch, stream]))
+
+    def _order(self, packed: Packed, epoch: int, window: int) -> np.ndarray:
+        """Rows of a window in the order they are visited: whole requests, shuffled."""
+        if not self.shuffle:
+            return np.arange(len(packed.request_of_row))
+        requests = self._random(epoch, window + 1).permutation(len(packed.time_R))
+        start = np.searchsorted(packed.request_of_row, requests, side="left")
+        end = np.searchsorted(packed.request_of_row, requests, side="right")
+        return span_positions(start, end)[0]
+
+    def _pack(self, block: BlockRef) -> Packed:
+        encoded = self.data.read(block, self.inputs)
+        return pack(
+            encoded, self.inputs, views=self.data.views, as_of=self.data.as_of, store=block.partition
+        )
+
+    def _take(self, packed: Packed, index: np.ndarray) -> Batch:
+        return take(
+            packed, index, self.inputs, sources=self._sources, items=self.data.items, views=self.data.views
+        )
+
+
+def _rows(packed: Packed, index: np.ndarray) -> Packed:
+    """The rows `index` and only the requests they need; request numbers stay ascending by first row."""
+    requests, request_of_row = np.unique(packed.request_of_row[index], return_inverse=True)
+    order = np.argsort(request_of_row, kind="stable")  # `index` holds whole requests or one cut one: already grouped
+    return Packed(
+        request=packed.request.take(requests),
+        candidate=packed.candidate.take(index[order]),
+        request_of_row=request_of_row[order],
+        user_R=packed.user_R[requests],
+        time_R=packed.time_R[requests],
+        spans=tuple(replace(s, end_R=s.end_R[requests], length_R=s.length_R[requests]) for s in packed.spans),
+        store_R=packed.store_R[requests],
+        values_BK=packed.values_BK[index[order]],
+        known_BK=packed.known_BK[index[order]],
+        extra=tuple(column[index[order]] for column in packed.extra),
+    )
+
+
+def _join(parts: list[Packed]) -> Packed:
+    """Several packed blocks as one: rows and requests of each after those of the one before."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = {f.name: _concatenate([getattr(part, f.name) for part in parts]) for f in fields(Packed)}
+    shift = np.cumsum([0] + [len(part.time_R) for part in parts[:-1]])
+    joined["request_of_row"] = np.concatenate([p.request_of_row + s for p, s in zip(parts, shift, strict=True)])
+    return Packed(**joined)
+
+
+def _concatenate(values: list[Any]) -> Any:
+    """Arrays end to end; tuples and dataclasses of arrays likewise, member by member."""
+    first = values[0]
+    if first is None:
+        return None
+    if isinstance(first, np.ndarray):
+        return np.concatenate(values)
+    if isinstance(first, tuple):
+        return tuple(_concatenate(list(members)) for members in zip(*values, strict=True))
+    if isinstance(first, Ragged):
+        shift = np.cumsum([0] + [value.offsets[-1] for value in values[:-1]])
+        offsets = [value.offsets[1:] + s for value, s in zip(values, shift, strict=True)]
+        return Ragged(np.concatenate([v.values for v in values]), np.concatenate([np.zeros(1, np.int64), *offsets]))
+    return type(first)(**{f.name: _concatenate([getattr(v, f.name) for v in values]) for f in fields(first)})
