@@ -1,0 +1,48 @@
+"""A plain multi-layer perceptron."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """`[Linear → BatchNorm? → ReLU → Dropout] × len(hidden)`, then a Linear to `out_width` unless that is None.
+
+    `[..., in_width] -> [..., out_width]` (`[B, in_width]` only with `batch_norm`); with no hidden layer and no
+    `out_width` it is the identity. `self.width` is the width that comes out. Xavier-normal weights, zero biases; a
+    Linear under BatchNorm has no bias, since the normalisation would take it away again. BatchNorm needs batches of
+    more than one row in training: leave it off where rows of one batch are alike (one request's candidates).
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        hidden: tuple[int, ...],
+        out_width: int | None = None,
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        steps: list[nn.Module] = []
+        for before, after in itertools.pairwise((in_width, *hidden)):
+            steps.append(nn.Linear(before, after, bias=not batch_norm))
+            if batch_norm:
+                steps.append(nn.BatchNorm1d(after))
+            steps.append(nn.ReLU())
+            if dropout:
+                steps.append(nn.Dropout(dropout))
+        self.width = hidden[-1] if hidden else in_width
+        if out_width is not None:
+            steps.append(nn.Linear(self.width, out_width))
+            self.width = out_width
+        self.steps = nn.Sequential(*steps)
+        for module in steps:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(x)
