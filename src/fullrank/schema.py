@@ -7,8 +7,32 @@ prepared data set and every run. Nothing in it depends on a model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Literal
+
+from fullrank.schema_checks import (
+    EVENT_COLUMNS,
+    SchemaError,
+    at_least,
+    check_features,
+    check_funnel,
+    checked_name,
+    did_you_mean,
+    once,
+    one_of,
+)
+
+__all__ = [  # with what every user of a schema needs beside it
+    "EventFeature",
+    "EventOutcome",
+    "Feature",
+    "History",
+    "KeySpace",
+    "Roles",
+    "Schema",
+    "SchemaError",
+    "Task",
+    "did_you_mean",
+]
 
 FeatureKind = Literal["categorical", "multi", "numeric", "vector", "text"]
 Owner = Literal["user", "context", "item", "pair"]
@@ -18,24 +42,6 @@ EventSource = Literal["log", "file"]
 TaskKind = Literal["binary", "regression", "multiclass"]
 TimeUnit = Literal["s", "ms", "us", "position"]
 Policy = Literal["frozen", "growing", "hashed"]
-
-
-class SchemaError(ValueError):
-    """The schema, or data held against it, is not what was expected."""
-
-
-def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
-    """` Did you mean 'x'?` for the nearest choice, or an empty string when nothing is near."""
-    near = get_close_matches(word, list(choices), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _one_of(what: str, value: str, allowed: object) -> None:
-    choices = get_args(allowed)
-    if value not in choices:
-        expected = ", ".join(repr(choice) for choice in choices)
-        raise SchemaError(f"Expected {what} to be one of {expected}, got {value!r}.{did_you_mean(value, choices)}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
@@ -87,7 +93,8 @@ class KeySpace:
     hashes: int = 1
 
     def __post_init__(self) -> None:
-        _one_of(f"key space {self.name!r} policy", self.policy, Policy)
+        checked_name("key space", self.name)
+        one_of(f"key space {self.name!r} policy", self.policy, Policy)
         if self.policy == "hashed" and self.buckets < 1:
             raise SchemaError(f"Expected key space {self.name!r} (hashed) to have buckets >= 1, got {self.buckets}.")
         if self.policy != "hashed" and (self.buckets or self.hashes != 1):
@@ -95,9 +102,7 @@ class KeySpace:
         if self.policy != "growing" and self.ttl:
             raise SchemaError(f"Key space {self.name!r} is {self.policy}: ttl belongs to 'growing'.")
         for name, least in (("min_count", 1), ("ttl", 0), ("unknown_rows", 1), ("hashes", 1)):
-            if getattr(self, name) < least:
-                got = getattr(self, name)
-                raise SchemaError(f"Expected key space {self.name!r} {name} >= {least}, got {got}.")
+            at_least(f"key space {self.name!r} {name}", getattr(self, name), least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +128,28 @@ class Feature:
     dim: int = 0
 
     def __post_init__(self) -> None:
-        _one_of(f"feature {self.name!r} kind", self.kind, FeatureKind)
-        _one_of(f"feature {self.name!r} of", self.of, Owner)
-        _one_of(f"feature {self.name!r} scale", self.scale, Scale)
+        checked_name("feature", self.name)
+        one_of(f"feature {self.name!r} kind", self.kind, FeatureKind)
+        one_of(f"feature {self.name!r} of", self.of, Owner)
+        one_of(f"feature {self.name!r} scale", self.scale, Scale)
         object.__setattr__(self, "column", self.column or self.name)
         if self.kind in ("categorical", "multi"):
             object.__setattr__(self, "key_space", self.key_space or self.name)
+            checked_name("key space", self.key_space)
         elif self.key_space:
             raise SchemaError(f"Feature {self.name!r} is {self.kind}: only categorical and multi have a key_space.")
         if self.weights and self.kind != "multi":
             raise SchemaError(f"Feature {self.name!r} is {self.kind}: only multi features have weights.")
         if (self.kind == "vector") != (self.dim > 0):
-            raise SchemaError(f"Feature {self.name!r} is {self.kind} with dim {self.dim}: vectors, and only they, have dim > 0.")
+            got = f"Feature {self.name!r} is {self.kind} with dim {self.dim}"
+            raise SchemaError(f"{got}: vectors, and only they, have dim > 0.")
+        if self.kind != "numeric" and self.scale not in ("none", "standard"):
+            raise SchemaError(f"Feature {self.name!r} is {self.kind}: only numeric features have a scale.")
+        if self.kind == "text" and self.of != "item":
+            raise SchemaError(f"Feature {self.name!r} is text of {self.of}: text is kept with the item (of = 'item').")
+        if self.mutable and (self.of, self.kind) != ("item", "categorical"):
+            got = f"Feature {self.name!r} is {self.kind} of {self.of}"
+            raise SchemaError(f"{got}: only categorical features of the item can be mutable.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +163,17 @@ class EventFeature:
     scale: Scale = "standard"
 
     def __post_init__(self) -> None:
-        _one_of(f"event feature {self.name!r} kind", self.kind, Literal["categorical", "numeric"])
-        _one_of(f"event feature {self.name!r} scale", self.scale, Scale)
+        checked_name("event feature", self.name)
+        one_of(f"event feature {self.name!r} kind", self.kind, Literal["categorical", "numeric"])
+        one_of(f"event feature {self.name!r} scale", self.scale, Scale)
         object.__setattr__(self, "column", self.column or self.name)
         if self.kind == "categorical":
             object.__setattr__(self, "key_space", self.key_space or self.name)
+            checked_name("key space", self.key_space)
+        elif self.key_space:
+            raise SchemaError(f"Event feature {self.name!r} is numeric: only categorical ones have a key_space.")
+        if self.kind == "categorical" and self.scale not in ("none", "standard"):
+            raise SchemaError(f"Event feature {self.name!r} is categorical: only numeric ones have a scale.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +191,9 @@ class EventOutcome:
     lag: int = 0
 
     def __post_init__(self) -> None:
+        checked_name("outcome", self.name)
+        at_least(f"outcome {self.name!r} window", self.window, 0)
+        at_least(f"outcome {self.name!r} lag", self.lag, 0)
         object.__setattr__(self, "column", self.column or self.name)
 
 
@@ -199,11 +223,26 @@ class History:
     outcomes: tuple[EventOutcome, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of(f"history {self.name!r} layout", self.layout, Layout)
-        _one_of(f"history {self.name!r} source", self.source, EventSource)
-        _one_of(f"history {self.name!r} order", self.order, Literal["oldest_first", "newest_first"])
-        if self.max_length < 1:
-            raise SchemaError(f"Expected history {self.name!r} max_length >= 1, got {self.max_length}.")
+        checked_name("history", self.name)
+        checked_name("key space", self.key_space)
+        one_of(f"history {self.name!r} layout", self.layout, Layout)
+        one_of(f"history {self.name!r} source", self.source, EventSource)
+        one_of(f"history {self.name!r} order", self.order, Literal["oldest_first", "newest_first"])
+        at_least(f"history {self.name!r} max_length", self.max_length, 1)
+        at_least(f"history {self.name!r} lag", self.lag, 0)
+        if self.layout == "inline" and (not self.item or self.source == "file" or self.user):
+            raise SchemaError(
+                f"History {self.name!r} is inline, lists in the log's own rows: it needs `item` (a list column), "
+                "and has neither source 'file' nor `user`."
+            )
+        if self.where and (self.layout, self.source) != ("by_user", "log"):
+            raise SchemaError(f"History {self.name!r} has `where`: it picks the log's rows for a by_user history.")
+        names = [f.name for f in self.features] + [o.name for o in self.outcomes]
+        once(f"history {self.name!r} feature and outcome", names)
+        for name in names:
+            if name in EVENT_COLUMNS:
+                own = ", ".join(EVENT_COLUMNS)
+                raise SchemaError(f"History {self.name!r} has a feature {name!r}: every event has {own} already.")
 
     def time_is_known(self, schema: Schema) -> bool:
         """Whether events of this history have a clock time (so that their age before a request is a number)."""
@@ -229,10 +268,13 @@ class Task:
     classes: int = 0
 
     def __post_init__(self) -> None:
-        _one_of(f"task {self.name!r} kind", self.kind, TaskKind)
+        checked_name("task", self.name)
+        one_of(f"task {self.name!r} kind", self.kind, TaskKind)
+        at_least(f"task {self.name!r} window", self.window, 0)
         object.__setattr__(self, "column", self.column or self.name)
         if (self.kind == "multiclass") != (self.classes > 1):
-            raise SchemaError(f"Task {self.name!r} is {self.kind} with {self.classes} classes: multiclass, and only it, has classes > 1.")
+            got = f"Task {self.name!r} is {self.kind} with {self.classes} classes"
+            raise SchemaError(f"{got}: multiclass tasks, and only they, have classes > 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,30 +293,30 @@ class Schema:
     key_spaces: tuple[KeySpace, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("time_unit", self.time_unit, TimeUnit)
-        for what, names in (
-            ("feature", [f.name for f in self.features] + [r for r in ("user", "item") if getattr(self.roles, r)]),
-            ("history", [h.name for h in self.histories]),
-            ("task", [t.name for t in self.tasks]),
-            ("key space", [k.name for k in self.key_spaces]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise SchemaError(f"Expected every {what} name once, got {twice[0]!r} {names.count(twice[0])} times.")
+        checked_name("schema", self.name)
+        one_of("time_unit", self.time_unit, TimeUnit)
+        once("feature", [f.name for f in self.all_features()])
+        once("history", [h.name for h in self.histories])
+        once("task", [t.name for t in self.tasks])
+        once("key space", [k.name for k in self.key_spaces])
         if self.roles.time and self.roles.order:
             raise SchemaError("Expected a time or an order, got both: drop `order` where the log has a clock.")
         if self.roles.order and self.time_unit != "position":
             raise SchemaError(f"Expected time_unit 'position' with role order, got {self.time_unit!r}.")
+        if self.roles.time and self.time_unit == "position":
+            raise SchemaError("Expected time_unit 's', 'ms' or 'us' with role time, got 'position' (for role `order`).")
         for history in self.histories:
             if not self.roles.user and history.layout == "by_user":
                 raise SchemaError(f"History {history.name!r} is by_user: it needs the role `user`.")
             if not (self.roles.time or self.roles.order) and history.layout == "by_user":
                 raise SchemaError(f"History {history.name!r} is by_user: it needs the role `time` or `order`.")
-        tasks = [t.name for t in self.tasks]
-        for task in self.tasks:
-            if task.parent and task.parent not in tasks:
-                near = did_you_mean(task.parent, tasks)
-                raise SchemaError(f"Task {task.name!r} has parent {task.parent!r}; the tasks are {tasks}.{near}")
+        check_features(self)
+        check_funnel(self)
+        used = self.used_key_spaces()
+        for space in self.key_spaces:
+            if space.name not in used:
+                near = did_you_mean(space.name, used)
+                raise SchemaError(f"No feature or history uses key space {space.name!r}, only {list(used)}.{near}")
 
     def key_space(self, name: str) -> KeySpace:
         """The declared key space of that name, or one with the defaults."""
@@ -282,11 +324,9 @@ class Schema:
 
     def all_features(self) -> tuple[Feature, ...]:
         """The features, after the two that the roles `user` and `item` imply."""
-        implied = tuple(
-            Feature(name=role, kind="categorical", of=owner, column=column)
-            for role, owner, column in (("user", "user", self.roles.user), ("item", "item", self.roles.item))
-            if column
-        )
+        user = Feature(name="user", kind="categorical", of="user", column=self.roles.user)
+        item = Feature(name="item", kind="categorical", of="item", column=self.roles.item)
+        implied = (user,) * bool(self.roles.user) + (item,) * bool(self.roles.item)
         return implied + self.features
 
     def feature(self, name: str) -> Feature:
