@@ -1,0 +1,162 @@
+"""Which embedding tables a model wants, and how they are packed into arenas. No tensors are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+from fullrank.schema import did_you_mean
+
+Semantics = Literal["dense", "lazy", "rowwise_adagrad"]
+DenseRule = Literal["adam", "adagrad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptimizer:
+    """How the rows of a table learn. g is the summed gradient of a row, t the number of steps taken by the run.
+
+    * `dense`: torch's Adam or Adagrad (`rule`) over the whole table; `weight_decay` is its L2: g + weight_decay * w for
+      every row, touched or not. Costs a pass over the whole table every step: for small tables and published recipes.
+    * `lazy`: Adam moments of touched rows alone, bias-corrected by t. *Not* Adam, which moves untouched rows too.
+      `weight_decay` is decoupled: every row is multiplied by 1 - lr * weight_decay every step (see `DeferredDecay`).
+    * `rowwise_adagrad`: acc += mean(g²) over the row; w -= lr * g / (sqrt(acc) + eps). One number of state a row. It
+      has no weight decay: use `lazy` or `dense` where tables must shrink.
+
+    `betas` belong to the two Adams. The default learning rate is our choice; set the recipe's.
+    """
+
+    semantics: Semantics = "rowwise_adagrad"
+    rule: DenseRule = "adam"
+    lr: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("semantics", self.semantics, get_args(Semantics)),
+            ("rule", self.rule, get_args(DenseRule)),
+        ):
+            if value not in choices:
+                near = did_you_mean(value, choices)
+                raise ValueError(f"Expected table optimizer {name} to be one of {choices}, got {value!r}.{near}")
+        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
+            got = f"lr {self.lr}, eps {self.eps}, weight_decay {self.weight_decay}"
+            raise ValueError(f"Expected a table optimizer with lr > 0, eps > 0 and weight_decay >= 0, got {got}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"Expected table optimizer betas to be two numbers in [0, 1), got {self.betas}.")
+        if self.rule == "adagrad" and self.semantics != "dense":
+            raise ValueError(
+                f"Table semantics {self.semantics!r} has a rule of its own: rule 'adagrad' belongs to 'dense'. "
+                "Drop `rule`, or use semantics='rowwise_adagrad' for an Adagrad of touched rows."
+            )
+        if self.betas != (0.9, 0.999) and (self.semantics == "rowwise_adagrad" or self.rule == "adagrad"):
+            raise ValueError(f"Adagrad has no betas, got {self.betas}. Drop `betas`, or use an Adam.")
+        if self.weight_decay and self.semantics == "rowwise_adagrad":
+            raise ValueError(
+                f"Table semantics 'rowwise_adagrad' has no weight decay, got {self.weight_decay}. "
+                "Use 'lazy' (decoupled, every row) or 'dense' (L2, every row)."
+            )
+        if self.semantics == "lazy" and self.lr * self.weight_decay >= 1:
+            raise ValueError(f"Expected lr * weight_decay < 1, got {self.lr} * {self.weight_decay}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """One logical table: `num_rows` rows of `width` for the ids of `key_space`; row 0 is padding and stays zero.
+
+    `set` tells apart several tables of one key space (multi-embedding). Initial rows are N(0, init_std²).
+    """
+
+    key_space: str
+    num_rows: int
+    width: int
+    set: int = 0
+    init_std: float = 0.01
+    optimizer: TableOptimizer = TableOptimizer()
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 1 or self.width < 1:
+            got = f"{self.num_rows} rows of width {self.width}"
+            raise ValueError(f"Expected table {self.name!r} to have at least one row and one column, got {got}.")
+
+    @property
+    def name(self) -> str:
+        return f"{self.key_space}.{self.set}"
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Tables of one width and optimizer in one block of rows: table k owns `[bases[k], bases[k] + num_rows)`."""
+
+    tables: tuple[TableSpec, ...]
+    bases: tuple[int, ...]
+    num_rows: int
+
+    @property
+    def width(self) -> int:
+        return self.tables[0].width
+
+    @property
+    def optimizer(self) -> TableOptimizer:
+        return self.tables[0].optimizer
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """Every table of a model. Arenas stand in order of first use, and so do the tables within an arena."""
+
+    specs: tuple[TableSpec, ...]
+
+    def __post_init__(self) -> None:
+        names = [spec.name for spec in self.specs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Expected every table once, got {twice[0]!r} {names.count(twice[0])} times.")
+
+    @cached_property
+    def arenas(self) -> tuple[Arena, ...]:
+        groups: dict[tuple[int, TableOptimizer], list[TableSpec]] = {}
+        for spec in self.specs:
+            groups.setdefault((spec.width, spec.optimizer), []).append(spec)
+        arenas = []
+        for tables in groups.values():
+            bases, end = [], 0
+            for spec in tables:
+                bases.append(end)
+                end += spec.num_rows
+            arenas.append(Arena(tuple(tables), tuple(bases), end))
+        return tuple(arenas)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int, TableSpec]]:
+        """Table name -> (arena, base row, spec)."""
+        return {
+            spec.name: (index, base, spec)
+            for index, arena in enumerate(self.arenas)
+            for spec, base in zip(arena.tables, arena.bases, strict=True)
+        }
+
+    def place(self, table: str) -> tuple[int, int, TableSpec]:
+        """(arena, base row, spec) of a table; an error names the nearest one."""
+        if table not in self.places:
+            names = list(self.places)
+            raise ValueError(f"No table {table!r}; the tables are {names}.{did_you_mean(table, names)}")
+        return self.places[table]
+
+    def grown(self, num_rows: Mapping[str, int]) -> TablePlan:
+        """The same plan with the tables of each key space (in every set) as large as `num_rows` says."""
+        spaces = list(dict.fromkeys(spec.key_space for spec in self.specs))
+        for space in num_rows:
+            if space not in spaces:
+                near = did_you_mean(space, spaces)
+                raise ValueError(f"No table of key space {space!r}; the key spaces are {spaces}.{near}")
+        for spec in self.specs:
+            if num_rows.get(spec.key_space, spec.num_rows) < spec.num_rows:
+                got = num_rows[spec.key_space]
+                raise ValueError(f"Table {spec.name!r} has {spec.num_rows} rows and can only grow, got {got}.")
+        return TablePlan(
+            tuple(replace(spec, num_rows=num_rows.get(spec.key_space, spec.num_rows)) for spec in self.specs)
+        )
