@@ -238,7 +238,7 @@ def test_buckets_spread_and_hash_functions_differ() -> None:
 
 def test_the_hash_key_file(tmp_path) -> None:
     path = tmp_path / "secret"
-    with pytest.raises(ValueError, match=r"Expected a file with 16 to 64 random bytes at .*secret, found none"):
+    with pytest.raises(ValueError, match=r"Expected a file of 16 to 64 random bytes at .*secret, found none"):
         read_hash_key(path)
     path.write_bytes(b"x" * 16 + b"\n")
     assert read_hash_key(path) == b"x" * 16

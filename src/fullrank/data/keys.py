@@ -14,6 +14,8 @@ neighbouring integers apart (|x| < 2^53, float32: 2^24), since beyond it differe
 splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. BLAKE2: RFC 7693.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported: a type checker can't see them)
 from __future__ import annotations
 
 import hashlib
