@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fullrank.schema import Schema
+from fullrank.schema import Feature, Schema
 
 FieldKind = Literal["categorical", "multi", "numeric", "vector"]
 
@@ -27,8 +27,8 @@ class Field:
 @dataclass(frozen=True, kw_only=True)
 class HistoryInputs:
     """The newest `last_n` events of one history. The first field is always the event's `item`; then event features,
-    outcomes (numeric, NaN while not yet known), `age` (numeric, seconds before the request, where the log has a clock)
-    and item attributes (`item.genres` is feature `genres` of the event's item)."""
+    outcomes (numeric, NaN while not yet known), `age` (numeric: log10(1 + seconds before the request), where the log
+    has a clock) and item attributes (`item.genres` is feature `genres` of the event's item)."""
 
     name: str
     last_n: int
@@ -50,15 +50,22 @@ class Inputs:
 
         `last_n` shortens every history (the schema's `max_length` if None). Text is never an input.
         """
+
+        def field(name: str, feature: Feature) -> Field:
+            kind = feature.kind
+            if kind == "categorical" and schema.key_space(feature.key_space).hashes > 1:
+                kind = "multi"  # one key takes several rows of a hashed space: a bag of them
+            assert kind != "text"
+            return Field(name=name, kind=kind, key_space=feature.key_space, dim=feature.dim)
+
         def usable(owners: tuple[str, ...]) -> tuple[Field, ...]:
+            every = schema.all_features()
             return tuple(
-                Field(name=f.name, kind=f.kind, key_space=f.key_space, dim=f.dim)
-                for f in schema.all_features()
-                if f.of in owners and f.kind != "text" and f.name not in exclude
+                field(f.name, f) for f in every if f.of in owners and f.kind != "text" and f.name not in exclude
             )
 
         attributes = tuple(
-            Field(name=f"item.{f.name}", kind=f.kind, key_space=f.key_space)
+            field(f"item.{f.name}", f)
             for f in schema.features
             if f.of == "item" and f.kind in ("categorical", "multi") and f.name not in exclude
         )

@@ -1,0 +1,201 @@
+"""Prepared data, opened: immutable partitions as memory-mapped blocks, late labels laid over them, views for old runs.
+
+Opening reads the manifest and nothing else; columns are mapped when a block is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fullrank.data.assemble import LABEL_COLUMNS, Views
+from fullrank.data.columns import Columns, DataError, EncodedBlock, array, from_arrow
+from fullrank.data.history import HistorySource
+from fullrank.data.inputs import Field, Inputs
+from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
+from fullrank.schema import did_you_mean
+
+if TYPE_CHECKING:
+    from fullrank.data.item_table import ItemTable
+    from fullrank.data.lineage import Lineage
+    from fullrank.data.transform import Transform
+    from fullrank.schema import Schema
+
+
+@dataclass(frozen=True)
+class BlockRef:
+    """Block `number` of one split of partition `partition` (an index); its rows start at `first_row` of the split."""
+
+    partition: int
+    split: str
+    number: int
+    first_row: int
+    num_rows: int
+    num_requests: int
+
+
+class Partition:
+    """One folder of `partitions/`."""
+
+    def __init__(self, folder: Path, index: int, entry: PartitionEntry):
+        self.folder = folder
+        self.index = index
+        self.entry = entry
+
+    @cached_property
+    def _files(self) -> dict[str, tuple]:
+        import pyarrow as pa
+
+        def mapped(split: str, name: str) -> pa.ipc.RecordBatchFileReader:
+            return pa.ipc.open_file(pa.memory_map(str(self.folder / split / name)))
+
+        return {split: (mapped(split, "requests.arrow"), mapped(split, "rows.arrow")) for split in self.entry.splits}
+
+    def blocks(self, split: str) -> list[BlockRef]:
+        if split not in self.entry.splits:
+            return []
+        requests, rows = self._files[split]
+        blocks, first = [], 0
+        for number in range(rows.num_record_batches):
+            size = rows.get_batch(number).num_rows
+            blocks.append(BlockRef(self.index, split, number, first, size, requests.get_batch(number).num_rows))
+            first += size
+        return blocks
+
+    def columns(self, block: BlockRef, part: str, names: list[str] | None) -> Columns:
+        """The named columns of a block that are there ("requests" or "rows"; every column if `names` is None)."""
+        batch = self._files[block.split][part == "rows"].get_batch(block.number)
+        held = batch.schema.names
+        return from_arrow(batch, held if names is None else [name for name in names if name in held])
+
+    def history(self, name: str) -> HistorySource:
+        return HistorySource.open(self.folder / "events" / name)
+
+
+class PreparedData:
+    """A folder of prepared data: partitions, fitted state, and what was known when (`as_of`).
+
+    `views` and `items` are those of the pinned version where `pinned` was called, else the newest.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest):
+        self.folder = folder
+        self.manifest = manifest
+        self.as_of = manifest.as_of
+        self.views: Views = {}
+        self.partitions = tuple(
+            Partition(folder / "partitions" / entry.name, index, entry)
+            for index, entry in enumerate(manifest.partitions)
+        )
+
+    @staticmethod
+    def open(folder: Path | str) -> PreparedData:
+        """Open a folder that `prepare` made; a file that is missing or cut short is an error that names it."""
+        return PreparedData(Path(folder), Manifest.load(Path(folder)))
+
+    @cached_property
+    def schema(self) -> Schema:
+        from fullrank.schema_toml import from_toml
+
+        path = self.folder / "schema.toml"
+        return from_toml(path.read_text(encoding="utf-8"), str(path))
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        from fullrank.data.lineage import Lineage
+
+        return Lineage.from_json(self.manifest.lineage)
+
+    @cached_property
+    def transform(self) -> Transform:
+        """What was fitted (id maps, scalers, item table), at the newest version."""
+        from fullrank.data.prepare import load_transform
+
+        return load_transform(self.folder, self.manifest, self.schema)
+
+    @cached_property
+    def items(self) -> ItemTable | None:
+        return self.transform.items
+
+    def pinned(self, transform: Transform) -> PreparedData:
+        """The same partitions as a run sees them that pinned an earlier version: ids its maps have not got become the
+        unknown row (or bucket) their keys would have had, and item attributes are those of its own item table."""
+        data = PreparedData(self.folder, self.manifest)
+        data.views = {
+            name: self.transform.id_maps[name].view(id_map.num_rows)
+            for name, id_map in transform.id_maps.items()
+            if self.transform.id_maps[name].num_rows > id_map.num_rows
+        }
+        data.items = transform.items
+        return data
+
+    def blocks(self, split: str, partitions: tuple[int, ...] | None = None) -> list[BlockRef]:
+        """Every block of a split, partition by partition; an unknown split name is an error."""
+        known = sorted({name for entry in self.manifest.partitions for name in entry.splits})
+        if split not in known:
+            raise DataError(f"Expected a split of {self.folder}: {known}, got {split!r}.{did_you_mean(split, known)}")
+        chosen = self.partitions if partitions is None else [self.partitions[index] for index in partitions]
+        return [block for partition in chosen for block in partition.blocks(split) if block.num_rows]
+
+    def sources(self, history: str) -> tuple[HistorySource, ...]:
+        """The event store of a history in every partition, by partition index (an empty store for corrections)."""
+        nothing = HistorySource({"item": np.empty(0, np.int32)})
+        return tuple(p.history(history) if p.entry.kind == "rows" else nothing for p in self.partitions)
+
+    def read(self, block: BlockRef, inputs: Inputs) -> EncodedBlock:
+        """The columns of a block that `inputs` asks for, and those every batch has, with late labels laid over."""
+        requests = ["@user", "@time", *_names(inputs.request)]
+        for history in inputs.histories:
+            requests += [f"@history.{history.name}.end", f"@history.{history.name}.length"]
+        rows = ["@request", *LABEL_COLUMNS, *_names(inputs.candidate)]
+        rows += [f"@{what}.{task}" for task in inputs.tasks for what in ("label", "known_at")]
+        return self._block(block, requests, rows)
+
+    def read_all(self, block: BlockRef) -> EncodedBlock:
+        """Every column of a block, with late labels laid over."""
+        return self._block(block, None, None)
+
+    def _block(self, block: BlockRef, requests: list[str] | None, rows: list[str] | None) -> EncodedBlock:
+        partition = self.partitions[block.partition]
+        encoded = EncodedBlock(
+            requests=partition.columns(block, "requests", requests),
+            rows=partition.columns(block, "rows", rows),
+            num_requests=block.num_requests,
+            num_rows=block.num_rows,
+        )
+        return self._with_late_labels(block, encoded)
+
+    @cached_property
+    def _corrections(self) -> dict[tuple[str, str], list[tuple[CorrectionEntry, dict[str, np.ndarray]]]]:
+        """(target partition, split) → late labels, in the order they arrived."""
+        found: dict[tuple[str, str], list[tuple[CorrectionEntry, dict[str, np.ndarray]]]] = {}
+        for partition in self.partitions:
+            for entry in partition.entry.corrections:
+                folder = partition.folder / "corrections" / entry.folder
+                columns = {
+                    name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                    for name in ("row", "label", "known_at")
+                }
+                found.setdefault((entry.target, entry.split), []).append((entry, columns))
+        return found
+
+    def _with_late_labels(self, block: BlockRef, encoded: EncodedBlock) -> EncodedBlock:
+        rows = encoded.rows
+        for entry, late in self._corrections.get((self.partitions[block.partition].entry.name, block.split), []):
+            label, known_at = f"@label.{entry.task}", f"@known_at.{entry.task}"
+            low, high = np.searchsorted(late["row"], [block.first_row, block.first_row + block.num_rows])
+            if low == high or label not in rows:
+                continue
+            place = late["row"][low:high] - block.first_row
+            rows = {**rows, label: array(rows, label).copy(), known_at: array(rows, known_at).copy()}
+            array(rows, label)[place] = late["label"][low:high]
+            array(rows, known_at)[place] = late["known_at"][low:high]
+        return replace(encoded, rows=rows)
+
+
+def _names(fields: tuple[Field, ...]) -> list[str]:
+    return [name for f in fields for name in ([f.name, f"{f.name}@weights"] if f.kind == "multi" else [f.name])]
