@@ -1,0 +1,25 @@
+"""Rankers, one paper a file. `RANKERS` is the whole list: names on the command line and in runs derive from it."""
+
+from __future__ import annotations
+
+from fullrank.rankers.base import Output, Ranker
+from fullrank.rankers.dcnv2 import DCNv2
+from fullrank.rankers.rankmixer import RankMixer
+from fullrank.schema import did_you_mean
+
+__all__ = ["RANKERS", "DCNv2", "Output", "RankMixer", "Ranker", "ranker_name", "ranker_named"]
+
+RANKERS: tuple[type[Ranker], ...] = (DCNv2, RankMixer)
+
+
+def ranker_name(ranker: type[Ranker]) -> str:
+    """The name of a ranker class on the command line and in a run: `dcnv2`."""
+    return ranker.__name__.lower()
+
+
+def ranker_named(name: str) -> type[Ranker]:
+    """The ranker class of that name; an error names the nearest one."""
+    named = {ranker_name(ranker): ranker for ranker in RANKERS}
+    if name not in named:
+        raise ValueError(f"No ranker {name!r}; the rankers are {list(named)}.{did_you_mean(name, list(named))}")
+    return named[name]

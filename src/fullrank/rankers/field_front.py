@@ -1,0 +1,115 @@
+"""The common front of rankers that see a row as F field vectors: request, candidate and pooled histories.
+
+Legend: R requests · B rows · E events · F fields · D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.data.batch import Candidates, FeatureBlock, Requests
+from fullrank.data.inputs import Field, Inputs
+from fullrank.features.field_embedding import FieldEmbedding
+from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.layers.din_pooling import DINPooling
+from fullrank.layers.jagged import segment_mean
+from fullrank.schema import did_you_mean
+
+HistoryPooling = Literal["mean", "din"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """One table of this width per key space, and how its rows start and learn."""
+
+    width: int = 16
+    init_std: float = 0.01
+    optimizer: TableOptimizer = field(default_factory=TableOptimizer)
+
+    def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> EmbeddingTables:
+        """The tables that `inputs` needs; `num_rows` may know more key spaces than these."""
+        known = list(num_rows)
+        specs = []
+        for space in inputs.key_spaces():
+            if space not in num_rows:
+                near = did_you_mean(space, known)
+                raise ValueError(f"Expected num_rows of key space {space!r}, got those of {known}.{near}")
+            rows, width, std = num_rows[space], self.width, self.init_std
+            specs.append(
+                TableSpec(key_space=space, num_rows=rows, width=width, init_std=std, optimizer=self.optimizer)
+            )
+        return EmbeddingTables(TablePlan(tuple(specs)), seed)
+
+
+@dataclass(frozen=True)
+class FieldState:
+    """`fields_RFD`: the request's fields, then (mean pooling) the pooled fields of each history. `events_EW` and
+    `offsets` (attention pooling only): the events of each history, flat, still jagged."""
+
+    fields_RFD: Tensor
+    events_EW: tuple[Tensor, ...] = ()
+    offsets: tuple[Tensor, ...] = ()
+
+
+class FieldFront(nn.Module):
+    """`x_BFD` of every row: request fields · candidate fields · the fields of each history, pooled over its events.
+
+    A history of f event fields becomes f fields. `mean`: their mean over the events, once per request. `din`:
+    attention of the candidate (`DINPooling` on the concatenated fields), once per row. An empty history is zeros.
+    That a pooled history is one field per event field, and the order of fields (`mean`: histories before the
+    candidate; `din`: after it), are our choices.
+    """
+
+    def __init__(
+        self, inputs: Inputs, tables: EmbeddingTables, width: int, pooling: HistoryPooling, attention_width: int = 0
+    ) -> None:
+        super().__init__()
+        if not (inputs.request or inputs.candidate or inputs.histories):
+            raise ValueError("Expected inputs with at least one field or history, got none.")
+        if pooling == "din" and inputs.histories and not inputs.candidate:
+            raise ValueError("History pooling 'din' needs candidate fields to attend with, got none. Use 'mean'.")
+        history_fields = sum(len(history.fields) for history in inputs.histories)
+        self.width = width
+        self.num_fields = len(inputs.request) + len(inputs.candidate) + history_fields
+        self.request = _embedding(inputs.request, tables, width)
+        self.candidate = _embedding(inputs.candidate, tables, width)
+        self.events = nn.ModuleList(FieldEmbedding(history.fields, tables, width) for history in inputs.histories)
+        self.attention: nn.ModuleList | None = None
+        if pooling == "din":
+            candidate_width = len(inputs.candidate) * width
+            self.attention = nn.ModuleList(
+                DINPooling(candidate_width, len(history.fields) * width, attention_width)
+                for history in inputs.histories
+            )
+
+    def encode_request(self, requests: Requests) -> FieldState:
+        fields_RFD = self._embed(self.request, requests.features)
+        pairs = list(zip(self.events, requests.histories, strict=True))
+        if self.attention is None:
+            pooled = [segment_mean(embed(history.events), history.offsets) for embed, history in pairs]
+            return FieldState(torch.cat([fields_RFD, *pooled], dim=1))
+        events_EW = tuple(embed(history.events).flatten(1) for embed, history in pairs)
+        return FieldState(fields_RFD, events_EW, tuple(history.offsets for _, history in pairs))
+
+    def forward(self, state: FieldState, candidates: Candidates) -> Tensor:
+        """`x_BFD` of B rows, F = `num_fields`."""
+        request_of_row_B = candidates.request_of_row_B
+        candidate_BFD = self._embed(self.candidate, candidates.features)
+        parts = [state.fields_RFD.index_select(0, request_of_row_B), candidate_BFD]
+        for attend, events_EW, offsets in zip(self.attention or (), state.events_EW, state.offsets, strict=True):
+            pooled_BW = attend(candidate_BFD.flatten(1), events_EW, offsets, request_of_row_B)
+            parts.append(pooled_BW.unflatten(1, (-1, self.width)))
+        return torch.cat(parts, dim=1)
+
+    def _embed(self, embedding: FieldEmbedding | None, block: FeatureBlock) -> Tensor:
+        if embedding is not None:
+            return embedding(block)
+        return torch.zeros(block.num_owners, 0, self.width, device=block.ids_nF.device)
+
+
+def _embedding(fields: tuple[Field, ...], tables: EmbeddingTables, width: int) -> FieldEmbedding | None:
+    return FieldEmbedding(fields, tables, width) if fields else None
