@@ -1,0 +1,30 @@
+"""Row-wise Adagrad: one number of state a row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fullrank.features.table_plan import TableOptimizer
+from fullrank.features.table_updates.row_grads import RowGrads
+
+
+class RowwiseAdagrad:
+    """For touched rows:  acc <- acc + mean(g²) over the row's width;  w <- w - lr g / (sqrt(acc) + eps).
+
+    One float a row instead of one an element (the state of embedding tables in Naumov et al. 2019, DLRM,
+    arXiv:1906.00091, and Gupta et al. 2014, arXiv:1410.0402), and untouched rows cost nothing. Not where the
+    elements of a row need rates of their own: that is `dense` Adagrad.
+    """
+
+    def __init__(self, optimizer: TableOptimizer, weight_RD: Tensor) -> None:
+        self.optimizer = optimizer
+        self.state = {"acc": torch.zeros(weight_RD.shape[0], dtype=weight_RD.dtype, device=weight_RD.device)}
+
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
+        del step  # Adagrad's rate falls with its sum alone
+        rows_U, grad_UD = grads.rows_U, grads.values_UD
+        acc_U = self.state["acc"][rows_U] + grad_UD.square().mean(-1)
+        self.state["acc"][rows_U] = acc_U
+        update_UD = grad_UD / (acc_U.sqrt() + self.optimizer.eps).unsqueeze(-1)
+        weight_RD.index_add_(0, rows_U, update_UD, alpha=-lr)
