@@ -22,6 +22,7 @@ from ranker_cases import (
 from safetensors.torch import load, save
 
 from fullrank.data.batch import Batch, map_tensors
+from fullrank.features.table_updates.updater import TableUpdater
 from fullrank.rankers import RANKERS, Ranker, ranker_name, ranker_named
 
 every_ranker = pytest.mark.parametrize("config", [config for _, config in CASES], ids=[name for name, _ in CASES])
@@ -235,3 +236,21 @@ def test_names_derive_from_the_tuple():
     assert all(ranker_named(ranker_name(ranker)) is ranker for ranker in RANKERS)
     with pytest.raises(ValueError, match=r"No ranker 'rankmixr'.*Did you mean 'rankmixer'"):
         ranker_named("rankmixr")
+
+
+@every_ranker
+def test_sixty_four_rows_with_random_labels_are_learnt_by_heart(config):
+    batch = random_batch(2, num_requests=16, num_rows=64)
+    labels_BK = torch.randint(0, 2, (64, len(INPUTS.tasks)), generator=torch.Generator().manual_seed(0)).float()
+    ranker = build(config)
+    dense, tables = torch.optim.Adam(ranker.dense_parameters(), lr=3e-3), TableUpdater(ranker.tables)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # dropout
+        for _ in range(100):
+            dense.zero_grad()
+            F.binary_cross_entropy_with_logits(logits_of(ranker(batch)), labels_BK).backward()
+            dense.step()
+            tables.step()
+    with torch.no_grad():
+        loss = F.binary_cross_entropy_with_logits(logits_of(ranker.eval()(batch)), labels_BK)
+    assert loss < 0.05
