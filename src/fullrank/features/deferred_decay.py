@@ -31,9 +31,9 @@ class DeferredDecay:
     @torch.no_grad()
     def write(self, weight_RD: Tensor, rows_U: Tensor) -> None:
         """Bring unique rows up to date in place."""
-        factor_U1 = (1 + self.missing(rows_U)).unsqueeze(-1)
-        weight_RD[rows_U] = (weight_RD[rows_U] * factor_U1).to(weight_RD.dtype)
-        self.at_row_R[rows_U] = self.total
+        factor_U1 = (1 + self.missing(rows_U)).to(weight_RD.dtype).unsqueeze(-1)
+        weight_RD.index_copy_(0, rows_U, weight_RD.index_select(0, rows_U).mul_(factor_U1))
+        self.at_row_R.index_fill_(0, rows_U, self.total)
 
     @torch.no_grad()
     def flush(self, weight_RD: Tensor) -> None:
