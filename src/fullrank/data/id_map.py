@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fullrank.data import id_segments
 from fullrank.data.code_index import CodeIndex
@@ -203,7 +202,8 @@ class IdMap:
         gone = np.zeros(len(self._slot_codes), dtype=bool)
         gone[slots] = True
         codes = np.where(gone, MISSING, self._slot_codes)
-        texts = pc.if_else(pa.array(gone), None, self._slot_texts.combine_chunks())  # type: ignore[attr-defined]  # made at import
+        # Taken anew: setting a text to null would leave its bytes in the buffer, and so in the file.
+        texts = self._slot_texts.combine_chunks().take(pa.array(np.arange(len(gone)), mask=gone))
         counts = np.where(gone, 0, np.concatenate([segment.counts for segment in self.segments]))
         state = replace(
             self.state,
