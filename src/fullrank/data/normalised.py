@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,15 @@ class Normalised:
     def last_time(self) -> int:
         """Time of the last row."""
         return int(self.array("@time")[-1])
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Bytes of the columns, an array that two names share counted once; without texts and keys."""
+        parts = {}
+        for column in self.columns.values():
+            for part in (column.values, column.offsets) if isinstance(column, Ragged) else (column,):
+                parts[id(part)] = part.nbytes
+        return sum(parts.values())
 
     def take(self, index: np.ndarray) -> Normalised:
         """The rows `index` (positions, or a bool mask), in that order, with the keys that these rows hold."""
@@ -193,6 +203,14 @@ def join_keys(codes: np.ndarray, *parts: Keys) -> Keys:
         return Keys(codes)
     entries = [keys.entries or (keys.unique_codes, keys.unique_texts) for keys in parts]
     return Keys(codes, (np.concatenate([e[0] for e in entries]), pa.concat_arrays([e[1] for e in entries])))
+
+
+def concat_column(parts: Sequence[np.ndarray | Ragged]) -> np.ndarray | Ragged:
+    """Columns (all of one kind) one after another."""
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    if ragged:
+        return Ragged(np.concatenate([part.values for part in ragged]), _join_offsets(*(p.offsets for p in ragged)))
+    return np.concatenate([part for part in parts if not isinstance(part, Ragged)])
 
 
 def _once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,246 @@
+"""The catalogue: every item's attributes as first seen in time, reached from history events by item id.
+
+"First" is the least (time, row number); a log without a clock goes by row number. An item keeps those attributes: an
+append adds items it brings for the first time, and items that now have an id of their own and had none before.
+An item whose key has no own id yet still has a row in the catalogue (its id is the unknown row it shares), but no
+history event can tell it from others, so it is not reached by id. In a `hashed` key space the item that came first
+into a bucket stands for it (our choice).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from fullrank.data.columns import Columns, Ragged, from_arrow, to_arrow
+from fullrank.data.encode_columns import encode_feature, take_rows
+from fullrank.data.id_map import MISSING_ID, IdMap
+from fullrank.data.normalised import Normalised, codes_of, concat_column
+from fullrank.data.scalers import Scalers
+from fullrank.schema import Schema
+
+_OWN = ("@code", "@id", "@reached")  # columns of a segment beside the attributes
+_TEXT = "@text."
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTable:
+    """n items, oldest segment first. `code` uint64, `id` int32 (key space of the role item), `reached` bool (whether
+    that id leads here), `key` large_string; `columns`: encoded item features, `texts`: text features.
+
+    `num_saved` items came with earlier versions; the rest are this version's segment.
+    """
+
+    code: np.ndarray
+    id: np.ndarray
+    reached: np.ndarray
+    key: pa.Array
+    columns: Columns
+    texts: dict[str, pa.Array]
+    num_saved: int = 0
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    @cached_property
+    def _row_of_id(self) -> np.ndarray:
+        """The catalogue row that an id leads to, or -1; ids beyond the end lead nowhere."""
+        rows = np.flatnonzero(self.reached)[::-1]  # of several in one bucket the first is written last
+        row_of_id = np.full(int(self.id.max(initial=0)) + 2, -1, dtype=np.int64)
+        row_of_id[self.id[rows]] = rows
+        return row_of_id
+
+    def rows_of_ids(self, ids: np.ndarray) -> np.ndarray:
+        """The catalogue row of each item id, -1 where there is none; int64."""
+        return self._row_of_id[np.minimum(ids, len(self._row_of_id) - 1)]
+
+    def attributes(self, name: str, item_ids: np.ndarray) -> np.ndarray | Ragged:
+        """Encoded attribute `name` by item id. An id without attributes gets id 1 (missing), NaN, or an empty bag."""
+        rows = self.rows_of_ids(item_ids)
+        column = self.columns[name]
+        if isinstance(column, Ragged):
+            with_empty = Ragged(column.values, np.append(column.offsets, column.offsets[-1]))
+            return with_empty.take(rows % len(with_empty))  # -1 is the last: the empty one
+        nothing = MISSING_ID if column.dtype == np.int32 else np.nan
+        if not len(column):
+            return np.full((len(rows), *column.shape[1:]), nothing, dtype=column.dtype)
+        taken = column[rows]
+        taken[rows < 0] = nothing
+        return taken
+
+    def keys_of_ids(self, ids: np.ndarray) -> pa.Array:
+        """The keys of items as text, null where an id leads to none."""
+        return self._take(self.key, ids)
+
+    def text(self, name: str, ids: np.ndarray) -> pa.Array:
+        """Text feature `name` by item id, null where there is none."""
+        return self._take(self.texts[name], ids)
+
+    def _take(self, array: pa.Array, ids: np.ndarray) -> pa.Array:
+        rows = self.rows_of_ids(ids)
+        return array.take(pa.array(rows, mask=rows < 0))
+
+    def save(self, folder: Path, version: int) -> Path | None:
+        """Write the items that are new in this version as an immutable segment `VERSION.arrow` (by rename); None and
+        no file if there are none."""
+        if self.num_saved == len(self):
+            return None
+        index = np.arange(self.num_saved, len(self))
+        reached = self.reached[index].view(np.uint8)
+        columns: Columns = {"@code": self.code[index], "@id": self.id[index], "@reached": reached}
+        columns |= {name: take_rows(column, index) for name, column in self.columns.items()}
+        batch = to_arrow(columns).append_column("@key", self.key.slice(self.num_saved))
+        for name, text in self.texts.items():
+            batch = batch.append_column(_TEXT + name, text.slice(self.num_saved))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{version:03d}.arrow"
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        os.replace(partial, path)
+        return path
+
+    @staticmethod
+    def load(folder: Path, versions: list[int] | None = None) -> ItemTable:
+        """The catalogue of these versions' segments, ascending (all in the folder if None), memory-mapped. A version
+        without a file added no items."""
+        found = sorted(int(path.stem) for path in folder.glob("*.arrow"))
+        chosen = found if versions is None else [version for version in sorted(versions) if version in found]
+        if not chosen:
+            raise FileNotFoundError(f"Expected segments of the item table in {folder}, found {found} of {versions}.")
+        tables = []
+        for version in chosen:
+            batch = pa.ipc.open_file(pa.memory_map(str(folder / f"{version:03d}.arrow"))).get_batch(0)
+            text_names = [name for name in batch.schema.names if name.startswith(_TEXT)]
+            columns = from_arrow(batch, [n for n in batch.schema.names if n not in (*text_names, "@key")])
+            code, id, reached = (codes_of(columns.pop(name)) for name in _OWN)
+            texts = {name.removeprefix(_TEXT): batch.column(name) for name in text_names}
+            tables.append(ItemTable(code, id, reached.view(bool), batch.column("@key"), columns, texts))
+        table = tables[0]
+        for newer in tables[1:]:
+            table = table.append(newer)
+        return table.saved()
+
+    def saved(self) -> ItemTable:
+        """The same table, all of it in files."""
+        return replace(self, num_saved=len(self))
+
+    def append(self, newer: ItemTable) -> ItemTable:
+        """The table with another one's items after its own; an item of both is the newer one's from now on (it got an
+        id of its own)."""
+        kept = np.flatnonzero(~np.isin(self.code, newer.code))
+        own = self if len(kept) == len(self) else self._rows(kept)
+        return ItemTable(
+            np.concatenate([own.code, newer.code]),
+            np.concatenate([own.id, newer.id]),
+            np.concatenate([own.reached, newer.reached]),
+            pa.concat_arrays([own.key, newer.key]),
+            {name: concat_column([column, newer.columns[name]]) for name, column in own.columns.items()},
+            {name: pa.concat_arrays([text, newer.texts[name]]) for name, text in own.texts.items()},
+            len(own),
+        )
+
+    def _rows(self, index: np.ndarray) -> ItemTable:
+        at = pa.array(index)
+        return ItemTable(
+            self.code[index],
+            self.id[index],
+            self.reached[index],
+            self.key.take(at),
+            {name: take_rows(column, index) for name, column in self.columns.items()},
+            {name: text.take(at) for name, text in self.texts.items()},
+        )
+
+
+class ItemTableBuilder:
+    """Collects the first row of every item; memory is that of the distinct items. `known`: the table so far."""
+
+    def __init__(self, schema: Schema, known: ItemTable | None = None):
+        features = [f for f in schema.all_features() if f.of == "item" and f.name != "item"]
+        self.schema = schema
+        self.features = [f for f in features if f.kind != "text"]
+        self.texts = [f.name for f in features if f.kind == "text"]
+        self.known = known
+        self._reached = np.empty(0, np.uint64) if known is None else np.sort(known.code[known.reached])
+        self._first: Normalised | None = None  # with the columns @time and @ordinal, one row an item, by code
+        self._pending: list[Normalised] = []
+
+    def add(self, rows: Normalised, ordinals: np.ndarray) -> None:
+        """Rows of the log and their numbers in it (int64); any order, the rows of one item may come in many calls."""
+        names = ["item", *(name for f in self.features for name in (f.name, f"{f.name}@weights"))]
+        columns = [name for name in names if name in rows.columns]
+        time = rows.columns.get("@time", np.zeros(rows.num_rows, dtype=np.int64))
+        part = rows.only(columns, self.texts)
+        part = Normalised(
+            rows.num_rows,
+            {**part.columns, "@time": time, "@ordinal": ordinals.astype(np.int64)},
+            part.texts,
+            {"item": part.keys["item"]},
+        )
+        firsts = _first_rows(part)
+        codes = part.array("item")[firsts]
+        firsts = firsts[(codes != 0) & ~_is_in(codes, self._reached)]
+        if self._first is not None:
+            firsts = firsts[self._is_earlier(part, firsts)]
+        if len(firsts):
+            self._pending.append(part.take(firsts))
+        if sum(p.num_rows for p in self._pending) > max(65_536, self._first.num_rows if self._first else 0):
+            self._merge()
+
+    def _is_earlier(self, part: Normalised, index: np.ndarray) -> np.ndarray:
+        """Whether rows `index` are new items or earlier than what is held."""
+        assert self._first is not None
+        held, codes = self._first.array("item"), part.array("item")[index]
+        place = np.minimum(np.searchsorted(held, codes), len(held) - 1)
+        time, ordinal = self._first.array("@time")[place], self._first.array("@ordinal")[place]
+        mine, number = part.array("@time")[index], part.array("@ordinal")[index]
+        return (held[place] != codes) | (mine < time) | ((mine == time) & (number < ordinal))
+
+    def _merge(self) -> None:
+        parts = self._pending if self._first is None else [self._first, *self._pending]
+        if parts:
+            joined = Normalised.concat(parts)
+            self._first = joined.take(_first_rows(joined))
+        self._pending = []
+
+    def finish(self, id_maps: Mapping[str, IdMap], scalers: Scalers) -> ItemTable | None:
+        """The table with the new items encoded; None if there is no item at all."""
+        self._merge()
+        rows = self._first
+        id_map = id_maps["item"]
+        if rows is not None and self.known is not None:
+            own = id_map.ids(rows.array("item")) >= id_map.first_key_id
+            rows = rows.take(own | ~np.isin(rows.array("item"), self.known.code))
+        if rows is None or rows.num_rows == 0:
+            return self.known
+        columns: Columns = {}
+        for feature in self.features:
+            columns |= encode_feature(feature, rows.columns, None, id_maps, scalers)
+        code = rows.array("item")
+        ids = id_map.ids(code)
+        reached = np.full(len(ids), True) if id_map.space.policy == "hashed" else ids >= id_map.first_key_id
+        keys = rows.keys["item"]
+        place = np.searchsorted(keys.unique_codes, code)
+        new = ItemTable(code, ids, reached, keys.unique_texts.take(pa.array(place)), columns, rows.texts)
+        return new if self.known is None else self.known.append(new)
+
+
+def _first_rows(rows: Normalised) -> np.ndarray:
+    """For every item the row of least (time, ordinal), by item code."""
+    codes = rows.array("item")
+    order = np.lexsort((rows.array("@ordinal"), rows.array("@time"), codes))
+    starts = np.ones(len(order), dtype=bool)
+    starts[1:] = np.diff(codes[order]) != 0
+    return order[starts]
+
+
+def _is_in(codes: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    if not len(ascending):
+        return np.zeros(len(codes), dtype=bool)
+    return ascending[np.minimum(np.searchsorted(ascending, codes), len(ascending) - 1)] == codes
