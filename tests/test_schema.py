@@ -51,7 +51,6 @@ def test_a_member_is_called_after_its_column_and_shares_ids_by_key_space() -> No
         (lambda: KeySpace(name="-a"), "name of a key space"),
         (lambda: Task(name="a.b"), "name of a task"),
         (lambda: History(name="@h"), "name of a history"),
-        (lambda: Schema(name="two words"), "name of a schema"),
         (lambda: Feature(name="a", kind="numerical"), r"kind to be one of .* 'numerical'\. Did you mean 'numeric'\?"),
         (lambda: Feature(name="a", kind="numeric", key_space="b"), "only categorical and multi have a key_space"),
         (lambda: Feature(name="a", kind="numeric", weights="b"), "is numeric: only multi features have weights"),

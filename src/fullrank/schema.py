@@ -293,7 +293,6 @@ class Schema:
     key_spaces: tuple[KeySpace, ...] = ()
 
     def __post_init__(self) -> None:
-        checked_name("schema", self.name)
         one_of("time_unit", self.time_unit, TimeUnit)
         once("feature", [f.name for f in self.all_features()])
         once("history", [h.name for h in self.histories])
