@@ -264,8 +264,13 @@ class IdMap:
         Give the `hash` the manifest or run names: without it, a version that was written twice is an error.
         """
         empty = IdMap.empty(space)
-        if space.policy == "hashed" or hash == empty.hash:
+        if hash == empty.hash or (space.policy == "hashed" and not hash):
             return empty
+        if space.policy == "hashed":
+            raise IdMapError(
+                f"Expected hashed key space {space.name!r} to have hash {hash}, got {empty.hash}: its buckets or "
+                "hashes are not those of the data. They cannot change for data already prepared: prepare it anew."
+            )
         path = id_segments.find_state(Path(folder), version, hash)
         state, parent, found = id_segments.load_state(path)
         if hash and found != hash:

@@ -22,6 +22,16 @@ from fullrank.data.columns import Ragged, from_arrow, to_arrow
 from fullrank.schema import KeySpace
 
 _NAME_DIGITS = 16  # of the hash's 32, in a file name
+_SEGMENT_SCHEMA = pa.schema({"code": pa.uint64(), "key": pa.large_string(), "count": pa.int64()})
+_STATE_SCHEMA = pa.schema(
+    {
+        "pending_codes": pa.large_list(pa.uint64()),
+        "pending_counts": pa.large_list(pa.int64()),
+        "pending_last_seen": pa.large_list(pa.int64()),
+        "last_seen": pa.large_list(pa.int64()),
+        "evicted": pa.large_list(pa.int64()),
+    }
+)
 
 
 class IdMapError(ValueError):
@@ -126,14 +136,9 @@ def find_state(folder: Path, version: int | None, hash: str) -> Path:
 
 def load_state(path: Path) -> tuple[State, str, str]:
     """The state, the hash of its segment and its own."""
-    batch, notes = _read(path)
-    try:
-        columns = from_arrow(batch)
-        state = State(**{field.name: columns[field.name].values for field in fields(State)})  # type: ignore[union-attr]
-        sound = state.hash(notes["parent"]) == notes["hash"]
-    except (KeyError, AttributeError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
-    if not sound:
+    batch, notes = _read(path, _STATE_SCHEMA, ("parent", "hash"))
+    state = State(**{name: column.values for name, column in from_arrow(batch).items() if isinstance(column, Ragged)})
+    if state.hash(notes["parent"]) != notes["hash"]:
         raise _damaged(path, "its content does not have the hash it names")
     return state, notes["parent"], notes["hash"]
 
@@ -143,15 +148,12 @@ def load_segments(folder: Path, version: int, hash: str, space: KeySpace) -> lis
     segments = []
     for number in range(version, -1, -1):
         path = folder / f"{number:03d}-{hash[:_NAME_DIGITS]}.arrow"
-        batch, notes = _read(path)
-        try:
-            codes, counts = batch.column("code").to_numpy(), batch.column("count").to_numpy()
-            segment = Segment.of(codes, batch.column("key"), counts, notes["parent"])
-            meaning = notes["space"]
-        except (KeyError, pa.ArrowException) as error:
-            raise _damaged(path, error) from error
+        batch, notes = _read(path, _SEGMENT_SCHEMA, ("parent", "space"))
+        codes, texts, counts = (batch.column(name) for name in _SEGMENT_SCHEMA.names)
+        segment = Segment.of(codes.to_numpy(), texts, counts.to_numpy(), notes["parent"])
         if segment.hash != hash:
             raise _damaged(path, "its content does not have the hash that its name and its successors say")
+        meaning = notes["space"]
         if meaning != space_meaning(space):
             raise IdMapError(
                 f"Expected ids of key space {space.name!r} with {space_meaning(space)} in {path}, found {meaning}. "
@@ -177,16 +179,22 @@ def _write(path: Path, batch: pa.RecordBatch, notes: dict[str, str]) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[pa.RecordBatch, dict[str, str]]:
+def _read(path: Path, schema: pa.Schema, notes: tuple[str, ...]) -> tuple[pa.RecordBatch, dict[str, str]]:
+    """The one record batch of a file, of that schema and without nulls but for texts, and the notes it must have."""
     if not path.exists():
         raise IdMapError(f"Expected id map file {path}, found none. Restore it from a copy or prepare the data anew.")
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         batch.validate(full=True)
-        notes = {name.decode(): value.decode() for name, value in (batch.schema.metadata or {}).items()}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if not batch.schema.equals(schema):
+            raise ValueError(f"its columns are {batch.schema.names}")
+        values = [column.values if pa.types.is_large_list(column.type) else column for column in batch.columns]
+        if any(column.null_count for column in values if column.type != pa.large_string()):
+            raise ValueError("it has null values")
+        found = {name.decode(): value.decode() for name, value in (batch.schema.metadata or {}).items()}
+        return batch, {name: found[name] for name in notes}
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise _damaged(path, error) from error
-    return batch, notes
 
 
 def _damaged(path: Path, reason: object) -> IdMapError:
@@ -201,6 +209,6 @@ def _text_buffers(texts: pa.Array) -> tuple[memoryview, memoryview]:
     texts = texts.fill_null("") if texts.null_count else texts
     if len(texts) == 0:
         return memoryview(b""), memoryview(b"")
-    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8)
     data = memoryview(texts.buffers()[2] or b"")[offsets[0] : offsets[-1]]
     return np.diff(offsets).view(np.uint8).data, data
