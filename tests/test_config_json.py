@@ -33,6 +33,7 @@ class Ranker:
         rows: dict[str, int] = field(default_factory=dict)
         bias: bool = True
         note: str = ""
+        raw: Any = None
 
 
 configs = st.builds(
@@ -46,6 +47,11 @@ configs = st.builds(
     rows=st.dictionaries(st.text(), st.integers()),
     bias=st.booleans(),
     note=st.text(),
+    raw=st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=4,
+    ),
 )
 
 

@@ -2,9 +2,10 @@
 
 The types of the fields decide, and nothing is guessed: dataclasses (as objects), tuples (as lists), dicts with string
 keys, `Literal`, int, float, bool, str, None, and unions of those. Where a union holds more than one dataclass, the
-object carries the class's qualified name under "type". An unknown key is an error that names the nearest field; a
-missing one takes the field's default, so an older file can be read by a newer release that added a field. Floats keep
-every bit (shortest exact decimal); nan and infinity are refused, as JSON has neither.
+object carries the class's qualified name under "type"; what is declared `Any` is JSON already and passed on. An unknown
+key is an error that names the nearest field; a missing one takes the field's default, so an older file can be read by a
+newer release that added a field. Floats keep every bit (shortest exact decimal); nan and infinity are refused, as JSON
+has neither.
 
 Not for tensors or arrays: those go to safetensors or Arrow.
 """
@@ -130,6 +131,8 @@ def _decode_union(kind: Any, value: Any, where: str) -> Any:
 def _holds(kind: Any, value: Any) -> bool:
     """Whether a value is of the kind, not looking into members."""
     origin = get_origin(kind)
+    if kind is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_holds(arm, value) for arm in get_args(kind))
     if origin is Literal:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
+from fullrank.data.inputs import Inputs
+from fullrank.data.lineage import Pin
+from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.schema import Roles, Schema, Task
+from fullrank.training.config import TrainConfig
+from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.run import Run
 
 TASKS = ("click", "buy")
 
@@ -66,3 +76,102 @@ class TinyLoader:
         for start in range(start_row, self.num_rows, self.batch_size):
             rows = torch.from_numpy(order[start : start + self.batch_size])
             yield make_batch(self.ids[rows], self.values[rows], self.known[rows])
+
+
+OPTIMIZERS = {
+    "lazy": TableOptimizer(semantics="lazy", lr=0.01, weight_decay=0.1),
+    "dense": TableOptimizer(semantics="dense", lr=0.01),
+    "rowwise_adagrad": TableOptimizer(semantics="rowwise_adagrad", lr=0.1),
+}
+
+
+class TinyRanker(nn.Module):
+    """Three tables of 20 rows, one a semantics (`plain`: one table, rowwise), then BatchNorm, dropout and a Linear."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        width: int = 4
+        dropout: float = 0.3
+        plain: bool = False
+
+    def __init__(self, config: Config | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config = config or self.Config()
+        names = ("rowwise_adagrad",) if config.plain else tuple(OPTIMIZERS)
+        self.tables = EmbeddingTables(
+            TablePlan(
+                tuple(
+                    TableSpec(key_space=name, num_rows=20, width=config.width, init_std=0.5, optimizer=OPTIMIZERS[name])
+                    for name in names
+                )
+            ),
+            seed,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            width = 2 * len(names) * config.width
+            self.norm = nn.Identity() if config.plain else nn.BatchNorm1d(width)
+            self.dropout = nn.Dropout(config.dropout)
+            self.head = nn.Linear(width, 2)
+
+    def forward(self, batch: Batch) -> Output:
+        ids_B2 = torch.cat([batch.requests.features.ids_nF, batch.candidates.features.ids_nF], dim=1)
+        names = self.tables.plan.places
+        x_BD = torch.cat([self.tables.gather_table(name, ids_B2).flatten(1) for name in names], dim=1)
+        logits_BK = self.head(self.dropout(self.norm(x_BD)))
+        return Output(dict(zip(TASKS, logits_BK.unbind(1), strict=True)))
+
+
+class TinyTransform:
+    """What a run asks of a transform that it stores."""
+
+    def save(self, path: Path) -> None:
+        path.mkdir()
+        (path / "ids").write_text("2 3 5")
+
+
+SCHEMA = Schema(
+    roles=Roles(user="user", item="item"), tasks=tuple(Task(name=name, column=f"{name}ed") for name in TASKS)
+)
+OBJECTIVE = BinaryCrossEntropy(tasks=TASKS)
+
+
+def create_run(path: Path, train: TrainConfig, **changed: Any) -> Run:
+    made = {
+        "type_tag": "tiny",
+        "config": TinyRanker.Config(),
+        "inputs": Inputs.of(SCHEMA),
+        "num_rows": {"user": 20, "item": 20},
+        "seed": 0,
+        "schema": SCHEMA,
+        "transform": TinyTransform(),
+        "lineage": Pin(0, "ab12"),
+        "train": train,
+        "objective": OBJECTIVE,
+    }
+    return Run.create(path, **(made | changed))
+
+
+def lines_of(run: Run) -> list[dict[str, Any]]:
+    """metrics.jsonl without the times."""
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line.pop("seconds") >= 0
+    return lines
+
+
+def all_tensors(run: Run) -> dict[str, Tensor]:
+    """Every tensor of the newest checkpoint: weights, optimizer and random state."""
+    checkpoint = run.latest_checkpoint()
+    assert checkpoint is not None
+    return {
+        f"{part}:{name}": tensor
+        for part in ("dense", "tables", "optimizer")
+        for name, tensor in checkpoint.tensors(part).items()
+    }
+
+
+def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert list(a) == list(b)
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, different

@@ -1,0 +1,35 @@
+"""A ranker's weights as named tensors: `dense` (parameters and buffers) and `tables` (logical tables)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.features.tables import EmbeddingTables, copy_named
+from fullrank.training.checkpoint import Checkpoint
+
+
+def tables_of(ranker: nn.Module) -> EmbeddingTables:
+    """The one `EmbeddingTables` of a ranker, its attribute `tables`."""
+    tables = getattr(ranker, "tables", None)
+    if not isinstance(tables, EmbeddingTables):
+        raise TypeError(f"Expected {type(ranker).__name__} to have EmbeddingTables as `tables`, got {tables!r}.")
+    return tables
+
+
+def weight_tensors(ranker: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The two parts of a checkpoint that a ranker is read from. Views, not copies."""
+    return {"dense": _dense(ranker), "tables": tables_of(ranker).logical_tables()}
+
+
+@torch.no_grad()
+def load_weights(ranker: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights into a ranker built from the same config; every name and shape must be the same."""
+    copy_named(_dense(ranker), checkpoint.tensors("dense"), what=f"{type(ranker).__name__} weight")
+    tables_of(ranker).load_logical_tables(checkpoint.tensors("tables"))
+
+
+def _dense(ranker: nn.Module) -> dict[str, Tensor]:
+    arenas = {id(parameter) for parameter in tables_of(ranker).parameters()}
+    state = ranker.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in state.items() if id(tensor) not in arenas}
