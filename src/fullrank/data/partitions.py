@@ -133,6 +133,10 @@ class PreparedData:
         data.items = transform.items
         return data
 
+    def num_rows(self, split: str) -> int:
+        """Rows of a split over all partitions; 0 for a split that is not there."""
+        return sum(entry.splits[split].rows for entry in self.manifest.partitions if split in entry.splits)
+
     def blocks(self, split: str, partitions: tuple[int, ...] | None = None) -> list[BlockRef]:
         """Every block of a split, partition by partition; an unknown split name is an error."""
         known = sorted({name for entry in self.manifest.partitions for name in entry.splits})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +57,11 @@ class Predictions:
     user_N: np.ndarray
     time_N: np.ndarray
     sample_rate_N: np.ndarray
+
+    def rows(self, index: np.ndarray) -> Predictions:
+        """The rows `index` (positions, or a bool mask) alone: a slice to look at."""
+        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "tasks"}
+        return Predictions(tasks=self.tasks, **columns)
 
     def metrics(self, task: str) -> Metrics:
         """The metrics of one task over the rows whose label is known."""
