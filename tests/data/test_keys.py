@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullrank.data import keys
-from fullrank.data.keys import BadKey, bucket, canonical_text, code_of_key, codes_of_array, read_hash_key, unknown_row
+from fullrank.data.keys import (
+    BadKey,
+    Keys,
+    bucket,
+    canonical_text,
+    code_of_key,
+    codes_of_array,
+    read_hash_key,
+    unknown_row,
+)
 
 SECRET = b"0123456789abcdef"
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -256,3 +265,10 @@ def test_another_secret_gives_other_keys_and_hides_the_text() -> None:
     assert all(text.lstrip("-").isdigit() for text in first.unique_texts.to_pylist())
     # What is stored is a key itself: its text leads back to the same code.
     assert [code_of_key(text) for text in first.unique_texts.to_pylist()] == first.unique_codes.tolist()
+
+
+def test_rows_chosen_from_a_column_have_their_own_distinct_keys() -> None:
+    whole = codes_of_array(pa.array(["a", "b", None, "c", "b"]))
+    some = Keys(whole.codes[[2, 4, 3, 4]], whole.entries)
+    assert sorted(some.unique_texts.to_pylist()) == ["b", "c"]
+    assert [code_of_key(text) for text in some.unique_texts.to_pylist()] == some.unique_codes.tolist()

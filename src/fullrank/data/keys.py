@@ -52,7 +52,7 @@ class BadKey(ValueError):
 @dataclass(frozen=True)
 class Keys:
     """One column of keys. `codes`: uint64, one a row, 0 where missing. `entries`: codes and texts (large_string) that
-    cover every code, in any order; None if all keys are integers, whose texts follow from their codes.
+    cover every code (and perhaps more), in any order; None if all keys are integers: their texts follow from the codes.
 
     The distinct keys are worked out when first asked for: reading data for a model only needs the codes.
     """
@@ -61,24 +61,19 @@ class Keys:
     entries: tuple[np.ndarray, pa.Array] | None = None
 
     @cached_property
-    def _first_entries(self) -> tuple[np.ndarray, np.ndarray]:
-        codes = self.codes if self.entries is None else self.entries[0]
-        unique, first = np.unique(codes, return_index=True) if self.entries else (np.unique(codes), codes[:0])
-        start = int(len(unique) > 0 and unique[0] == MISSING)
-        return unique[start:], first[start:]
-
-    @property
     def unique_codes(self) -> np.ndarray:
         """The distinct codes, without missing, ascending."""
-        return self._first_entries[0]
+        unique = np.unique(self.codes)
+        return unique[int(len(unique) > 0 and unique[0] == MISSING) :]
 
     @cached_property
     def unique_texts(self) -> pa.Array:
         """The canonical text of each of `unique_codes`, Arrow large_string."""
-        unique, first = self._first_entries
         if self.entries is None:
-            return pa.array(inverse_splitmix64(unique).view(np.int64)).cast(pa.large_string())
-        return self.entries[1].take(pa.array(first))
+            return pa.array(inverse_splitmix64(self.unique_codes).view(np.int64)).cast(pa.large_string())
+        codes, texts = self.entries
+        order = np.argsort(codes)
+        return texts.take(pa.array(order[np.searchsorted(codes, self.unique_codes, sorter=order)]))
 
 
 def codes_of_array(array: pa.Array | pa.ChunkedArray, hash_key: bytes | None = None) -> Keys:
