@@ -54,7 +54,7 @@ def _convert(cells: Cells, unit: TimeUnit, expected: str) -> tuple[np.ndarray, n
         return np.zeros(len(array), dtype=np.int64), present
     if pa.types.is_integer(kind):
         if pa.types.is_uint64(kind):
-            cells.first_bad(pc.greater(array, NEVER).fill_null(False).to_numpy(zero_copy_only=False), expected)
+            cells.first_bad(array.fill_null(0).to_numpy() > np.uint64(NEVER), expected)
         values = array.fill_null(0).cast(pa.int64()).to_numpy()
         return _scaled(cells, values, TICKS[unit], expected), present
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):

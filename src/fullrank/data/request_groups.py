@@ -39,7 +39,7 @@ def _equals_previous(column: np.ndarray | Ragged, index: np.ndarray) -> np.ndarr
     """For each row of `index` whether its value is that of the row before."""
     if not isinstance(column, Ragged):
         equal = _equal(column[index], column[index - 1])
-        return equal.all(axis=1) if equal.ndim == 2 else equal
+        return np.asarray(equal.all(axis=1)) if equal.ndim == 2 else equal
     lengths = np.diff(column.offsets)
     result = lengths[index] == lengths[index - 1]
     checked = index[result]
@@ -56,4 +56,4 @@ def _equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Equality in which NaN (missing) equals itself."""
     if left.dtype.kind != "f":
         return np.equal(left, right)
-    return np.asarray(np.equal(left, right) | (np.isnan(left) & np.isnan(right)))
+    return np.equal(left, right) | (np.isnan(left) & np.isnan(right))

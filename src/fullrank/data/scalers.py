@@ -50,10 +50,8 @@ class Scaler:
                 return numbers
             scaled = np.interp(numbers.astype(np.float64), self.values, self.levels)
             return np.where(np.isnan(numbers), np.nan, scaled).astype(np.float32)
-        wide = numbers.astype(np.float64)
-        if self.scale == "log":
-            wide = symmetric_log(wide)
-        return ((wide - self.mean) / self.sd).astype(np.float32)
+        numbers = symmetric_log(numbers) if self.scale == "log" else numbers
+        return ((numbers.astype(np.float64) - self.mean) / self.sd).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,7 @@ class ScalerFitter:
             self._sample.add(numbers[there], order[there])
         elif self.scale != "none":
             present = numbers[there]
-            wide = symmetric_log(present.astype(np.float64)) if self.scale == "log" else present
-            self._moments.add(wide.astype(np.float32))
+            self._moments.add(symmetric_log(present) if self.scale == "log" else present)
 
     def finish(self) -> Scaler:
         if self.scale == "quantile":
@@ -155,8 +152,9 @@ class ScalerFitter:
 
 
 def symmetric_log(x: np.ndarray) -> np.ndarray:
-    """sign(x) log1p|x|: like x near 0, like a logarithm far out."""
-    return np.sign(x) * np.log1p(np.abs(x))
+    """sign(x) log1p|x|, float32: like x near 0, like a logarithm far out."""
+    wide = x.astype(np.float64)
+    return (np.sign(wide) * np.log1p(np.abs(wide))).astype(np.float32)
 
 
 class _Moments:
