@@ -21,16 +21,16 @@ def criteo_schema(*, min_count: int = 10) -> Schema:
     """All 39 columns as features of the pair of an unknown user and an unknown ad.
 
     A category value seen fewer than `min_count` times in training has no id of its own (10: our choice; the full log
-    has tens of millions of such values). Counts are heavy-tailed and reach below zero, so they are scaled by quantile.
-    `row` (the row's number over all files) is the order, as the competition's file is in time order, and the name of
-    the impression, by which a split by hash can draw.
+    has tens of millions of such values). Counts are heavy-tailed and reach below zero, so their scale is `log`, which
+    is signed. `row` (the row's number over all files) is the order, as the competition's file is in time order, and
+    the name of the impression, by which a split by hash can draw.
     """
     return Schema(
         name="criteo",
         roles=Roles(impression="row", order="row"),
         time_unit="position",
         features=(
-            *(Feature(name=name, kind="numeric", of="pair", scale="quantile") for name in NUMBERS),
+            *(Feature(name=name, kind="numeric", of="pair", scale="log") for name in NUMBERS),
             *(Feature(name=name, kind="categorical", of="pair") for name in CATEGORIES),
         ),
         tasks=(Task(name="click"),),
