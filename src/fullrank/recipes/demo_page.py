@@ -1,0 +1,154 @@
+"""What the demo found, as a table in the terminal, a JSON file and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullrank.evaluation.html_page import HtmlPage
+from fullrank.evaluation.reliability import compute_reliability, plot_reliability
+from fullrank.recipes.demo import DemoResult
+from fullrank.training.learning_curve import compute_learning_curve, plot_learning_curves
+
+HEADER = ("slice", "task", "model", "AUC", "user AUC", "log-loss", "PCOC", "rows")
+
+
+def table_cells(result: DemoResult) -> list[list[str]]:
+    """One line a slice, task and model; an undefined number is a dash."""
+    lines = []
+    for slice_ in dict.fromkeys(row.slice for row in result.table):
+        for task in dict.fromkeys(row.task for row in result.table):
+            for row in result.table:
+                if (row.slice, row.task) == (slice_, task):
+                    m = row.metrics
+                    numbers = [_number(value, 4) for value in (m.auc, m.user_auc, m.log_loss)]
+                    lines.append([slice_, task, row.model, *numbers, _number(m.pcoc, 3), f"{m.rows:,}"])
+    return lines
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def as_text(header: tuple[str, ...], lines: list[list[str]]) -> str:
+    """Columns as wide as their widest cell; words on the left, numbers on the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
+    words = 3
+
+    def line(cells: list[str] | tuple[str, ...]) -> str:
+        padded = (c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, lines)])
+
+
+def as_json(result: DemoResult, page: Path) -> dict[str, Any]:
+    """The documented keys of `--json` (docs/cli.md): data, results, recommendations, runs, page, seconds."""
+
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "data": {
+            "name": result.data,
+            "real": result.real,
+            "note": result.note,
+            "rows": result.rows,
+            "users": result.users,
+            "items": result.items,
+        },
+        "results": [
+            {"slice": row.slice, "model": row.model, "task": row.task}
+            | {key: finite(value) for key, value in asdict(row.metrics).items()}
+            for row in result.table
+        ],
+        "recommendations": [asdict(item) for item in result.recommendations.items],
+        "runs": {name: str(trained.run.path) for name, trained in result.runs.items()},
+        "page": str(page),
+        "seconds": result.seconds,
+    }
+
+
+def write_page(result: DemoResult, path: Path) -> Path:
+    """One HTML page that stands alone."""
+    page = HtmlPage(f"fullrank demo: {result.data}")
+    what = "Logged by people." if result.real else "Simulated: no real person is in these rows."
+    page.text(
+        f"{result.note}. {what} {result.rows['train']:,} training, {result.rows['valid']:,} validation and "
+        f"{result.rows['test']:,} test rows; {result.users:,} users and {result.items:,} items in training."
+    )
+    page.heading("How well each model ranks the test rows")
+    page.text(
+        "AUC: the chance that a random positive is ranked above a random negative (user AUC: the same within one user, "
+        "weighted by impressions). Log-loss: lower is better. PCOC: predicted over observed positives; 1 is right. "
+        "One seed: differences of a few thousandths of AUC are noise."
+    )
+    page.table(list(HEADER), table_cells(result))
+    tasks = result.predictions["popularity"].tasks
+    figure, axes = _two_panels()
+    curves = {name: compute_learning_curve(trained.run.path, tasks[0]) for name, trained in result.runs.items()}
+    plot_learning_curves(curves, "AUC", axes)
+    page.heading("How they learned")
+    page.figure(
+        figure,
+        f"Left: training loss, summed over tasks. Right: validation AUC of “{tasks[0]}” after every epoch; where it "
+        "falls while the loss still does, the model learns its training rows by heart.",
+    )
+    figure, axes = _two_panels()
+    for ax, task in zip(axes, tasks, strict=False):
+        column = tasks.index(task)
+        curves = {}
+        for name, predicted in result.predictions.items():
+            known = predicted.known_NK[:, column]
+            probability = 1.0 / (1.0 + np.exp(-predicted.logits_NK[known, column].astype(np.float64)))
+            weight = 1.0 / predicted.sample_rate_N[known]
+            curves[name] = compute_reliability(predicted.labels_NK[known, column], probability, weight)
+        plot_reliability(curves, ax).set_title(task, fontsize=10)
+    page.heading("Does a predicted probability mean what it says?")
+    page.figure(
+        figure,
+        "Test rows in bins of equal count. On the dashed line, of the rows predicted at 30 %, 30 % were positive; "
+        "below it the model promises too much.",
+    )
+    found = result.recommendations
+    page.heading(f"Three recommendations for user {result.user}")
+    page.text(f"The catalogue scored by RankMixer, less what is among the user's {found.events} past events.")
+    lines = [
+        [item.text or item.key, *(f"{item.probability[task]:.1%}" for task in tasks)] for item in found.items
+    ]
+    page.table(["item", *tasks], lines)
+    page.heading("Again, and further")
+    page.code("\n".join(next_commands(result)))
+    return page.write(path)
+
+
+def _two_panels() -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")  # a page needs no screen
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    return figure, tuple(axes)
+
+
+def next_commands(result: DemoResult) -> list[str]:
+    """What to type next."""
+    run = next(iter(result.runs.values())).run.path
+    data = run.parent.parent / "data-per-user"
+    return [
+        f"fullrank recommend {run} --data {data} --user {result.user}",
+        f"fullrank train rankmixer --data {data} --out runs/mine",
+        "fullrank schema infer LOG.parquet --out schema.toml",
+        "fullrank prepare LOG.parquet --schema schema.toml --out data/mine",
+    ]
+
+
+def write_json(value: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,124 @@
+"""From prepared data to a trained run, and from a run back to a ranker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fullrank.config_json import decode
+from fullrank.data.inputs import Inputs
+from fullrank.data.loader import Loader
+from fullrank.data.partitions import PreparedData
+from fullrank.evaluation.evaluate import Predictions, evaluate, predict_split
+from fullrank.rankers import Ranker, ranker_name, ranker_named
+from fullrank.training.callbacks import Callback, Result
+from fullrank.training.config import TrainConfig
+from fullrank.training.loop import train
+from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.run import Run
+
+EVALUATION_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run, its ranker with the final weights, and how it ended."""
+
+    run: Run
+    ranker: Ranker
+    result: Result
+
+
+def train_ranker(
+    config: Any,
+    data: PreparedData,
+    path: Path | str,
+    training: TrainConfig,
+    *,
+    seed: int = 0,
+    last_n: int | None = None,
+    exclude: tuple[str, ...] = (),
+    partitions: tuple[int, ...] | None = None,
+    callbacks: Sequence[Callback] = (),
+    how_to_resume: str = "",
+) -> Trained:
+    """Train the ranker that `config` (a ranker's `Config`) describes on the train split, from where `path` stands.
+
+    Args:
+        path: the run's folder. A run with the same settings that is there already is taken up where it stopped.
+        seed: of the first weights; `training.seed` is that of the order of rows and of dropout.
+        last_n: newest events of each history to read (the schema's `max_length` if None).
+        exclude: names of features and histories the model shall not see.
+        partitions: indices of the partitions to train on (all if None).
+    """
+    inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
+    num_rows = {name: id_map.num_rows for name, id_map in data.transform.id_maps.items()}
+    objective = BinaryCrossEntropy(tasks=inputs.tasks)
+    run = Run.create(
+        path,
+        type_tag=ranker_name(ranker_class_of(config)),
+        config=config,
+        inputs=inputs,
+        num_rows=num_rows,
+        seed=seed,
+        schema=data.schema,
+        transform=data.transform,
+        lineage=data.lineage.pin,
+        train=training,
+        objective=objective,
+    )
+    ranker = config.build(inputs, num_rows, seed)
+    loader = Loader(
+        data,
+        inputs,
+        "train",
+        batch_size=training.batch_size,
+        seed=training.seed,
+        shuffle=True,
+        partitions=partitions,
+    )
+    has_valid = data.num_rows("valid") > 0
+    valid = Loader(data, inputs, "valid", batch_size=EVALUATION_BATCH) if has_valid else None
+
+    def validate(model: nn.Module) -> dict[str, dict[str, float | int]]:
+        assert valid is not None
+        return {task: asdict(metrics) for task, metrics in evaluate(model, valid, inputs.tasks).items()}
+
+    result = train(
+        ranker,
+        loader,
+        objective,
+        training,
+        run,
+        validate=validate if has_valid else None,
+        callbacks=callbacks,
+        how_to_resume=how_to_resume,
+    )
+    return Trained(run, ranker, result)
+
+
+def ranker_class_of(config: Any) -> type[Ranker]:
+    """The ranker whose nested `Config` this is."""
+    return ranker_named(type(config).__qualname__.split(".")[0].lower())
+
+
+def load_ranker(run: Run) -> Ranker:
+    """The ranker of a run with its newest weights, in eval mode; reads the run's folder alone."""
+    record = run.record
+    cls = ranker_named(record.type_tag)
+    config = decode(cls.Config, record.config, f"{run.path / 'run.json'}: config")  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
+    ranker = config.build(record.inputs, record.num_rows, record.seed)
+    run.load_weights(ranker)
+    return ranker.eval()
+
+
+def predict(run: Run, ranker: Ranker, data: PreparedData, split: str, *, progress: str = "") -> Predictions:
+    """The run's predictions of a split of `data`, which may be a later version of what it was trained on."""
+    data.lineage.check(run.record.lineage, str(run.path))
+    inputs = run.record.inputs
+    loader = Loader(data.pinned(run.transform()), inputs, split, batch_size=EVALUATION_BATCH)
+    return predict_split(ranker, loader, inputs.tasks, progress=progress)
