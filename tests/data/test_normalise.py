@@ -55,7 +55,11 @@ def test_one_key_as_text_number_float_and_dictionary():
         assert one_feature("categorical", column).tolist() == [code_of_key(1)]
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=4), st.integers(-(2**63), 2**63 - 1).map(str)), max_size=20))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text(max_size=4), st.integers(-(2**63), 2**63 - 1).map(str)), max_size=20
+    )
+)
 @settings(max_examples=40, deadline=None)
 def test_keys_round_trip_through_their_texts(values):
     schema = Schema(features=(Feature(name="f", kind="categorical"),))
@@ -67,13 +71,18 @@ def test_keys_round_trip_through_their_texts(values):
 
 def test_a_key_of_one_and_a_half_is_an_error_with_its_row():
     text = feature_message("categorical", [1.0, None, 1.5])
-    assert text.startswith("day1.parquet: row 103, column 'f': expected an integer, a text or an integral float")
+    assert text.startswith(
+        "day1.parquet: row 103, column 'f': expected an integer, a text or an integral float"
+    )
     assert text.endswith("got 1.5.")
 
 
 def test_a_struct_is_no_key():
     text = feature_message("categorical", [{"a": 1}])
-    assert "column 'f' has type struct<a: int64>; expected a column of integers, texts or integral floats" in text
+    assert (
+        "column 'f' has type struct<a: int64>; expected a column of integers, texts or integral floats"
+        in text
+    )
 
 
 def test_the_hash_key_hides_identity_alone():
@@ -116,7 +125,12 @@ def test_multi_drops_nulls_with_their_weights_and_takes_any_list_type():
 def test_multi_of_a_sliced_batch():
     batch = pa.RecordBatch.from_pydict({"f": [[1], [2, 3], None, [4]]}).slice(1)
     made = normalise(Schema(features=(Feature(name="f", kind="multi"),)), batch, ORIGIN).ragged("f")
-    assert made.values.tolist() == [code_of_key(key) for key in (2, 3, 4)] and made.offsets.tolist() == [0, 2, 2, 3]
+    assert made.values.tolist() == [code_of_key(key) for key in (2, 3, 4)] and made.offsets.tolist() == [
+        0,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_multi_errors():
@@ -191,7 +205,9 @@ def test_binary_labels_in_every_form_are_one_label(values, form):
 @pytest.mark.parametrize("bad", [[0, 2], [0.0, 0.5], ["0", "yes"], [0, -1], [0.0, np.inf]])
 def test_a_label_outside_its_domain(bad):
     text = message(Schema(tasks=(Task(name="y"),)), {"y": bad})
-    assert text.startswith("day1.parquet: row 102, column 'y': expected 0 or 1 (") and f"got {bad[1]!r}" in text
+    assert (
+        text.startswith("day1.parquet: row 102, column 'y': expected 0 or 1 (") and f"got {bad[1]!r}" in text
+    )
 
 
 def test_classes_and_values():
@@ -210,12 +226,29 @@ def test_when_a_label_is_known():
         roles=Roles(time="t"),
         tasks=(Task(name="click"), Task(name="buy", column="b", label_time="bt", window=100)),
     )
-    columns = {"t": [10] * 5, "click": [1, 0, None, 1, 1], "b": [1, 1, 1, 0, None], "bt": [30, None, 5, 20, 20]}
+    columns = {
+        "t": [10] * 5,
+        "click": [1, 0, None, 1, 1],
+        "b": [1, 1, 1, 0, None],
+        "bt": [30, None, 5, 20, 20],
+    }
     made = run(schema, columns)
     second = 1_000_000
-    assert made.array("@known_at.click").tolist() == [10 * second, 10 * second, NEVER, 10 * second, 10 * second]
+    assert made.array("@known_at.click").tolist() == [
+        10 * second,
+        10 * second,
+        NEVER,
+        10 * second,
+        10 * second,
+    ]
     # dated · undated waits for the window · dated before its row counts from it · negative · not known
-    assert made.array("@known_at.buy").tolist() == [30 * second, 110 * second, 10 * second, 110 * second, NEVER]
+    assert made.array("@known_at.buy").tolist() == [
+        30 * second,
+        110 * second,
+        10 * second,
+        110 * second,
+        NEVER,
+    ]
 
 
 def test_a_task_of_some_scenarios_is_never_known_in_others():
@@ -228,7 +261,9 @@ def test_a_task_of_some_scenarios_is_never_known_in_others():
 
 
 def test_logged_numbers():
-    roles = Roles(weight="w", sample_rate="s", propensity="p", exploration="e", position="pos", bid="bid", price="pr")
+    roles = Roles(
+        weight="w", sample_rate="s", propensity="p", exploration="e", position="pos", bid="bid", price="pr"
+    )
     columns = {
         "w": [0, 2.5],
         "s": [1, 0.5],
@@ -240,7 +275,9 @@ def test_logged_numbers():
     }
     made = run(Schema(roles=roles), columns)
     assert made.array("@weight").tolist() == [0, 2.5] and made.array("@sample_rate").tolist() == [1, 0.5]
-    assert np.isnan(made.array("@exploration")).tolist() == [False, True] and np.isnan(made.array("@price"))[1]
+    assert (
+        np.isnan(made.array("@exploration")).tolist() == [False, True] and np.isnan(made.array("@price"))[1]
+    )
     for column, bad, words in (
         ("w", -1, "a number >= 0"),
         ("w", None, "a number >= 0"),

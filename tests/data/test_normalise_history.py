@@ -13,7 +13,10 @@ SECOND = 1_000_000
 ALWAYS = np.iinfo(np.int64).min
 ORIGIN = Origin("log.parquet")
 FEATURES = (EventFeature(name="rating", kind="numeric"), EventFeature(name="action", column="a"))
-OUTCOMES = (EventOutcome(name="bought", column="b", time="bt", window=100, lag=5), EventOutcome(name="seen", lag=1))
+OUTCOMES = (
+    EventOutcome(name="bought", column="b", time="bt", window=100, lag=5),
+    EventOutcome(name="seen", lag=1),
+)
 
 
 def inline(**options):
@@ -48,7 +51,8 @@ def test_inline_columns_and_when_outcomes_are_known():
     offsets = [made.ragged(name).offsets.tolist() for name in made.columns if name.startswith("@history.h.")]
     assert offsets == [[0, 3, 3, 4]] * len(offsets)
     values = {
-        name: made.ragged(f"@history.h.{name}").values.tolist() for name in ("item", "action", "time", "available")
+        name: made.ragged(f"@history.h.{name}").values.tolist()
+        for name in ("item", "action", "time", "available")
     }
     assert values["item"] == [code_of_key("a"), 0, code_of_key("c"), code_of_key("d")]
     assert values["action"] == [code_of_key(1), code_of_key(2), code_of_key(1), 0]
@@ -56,7 +60,12 @@ def test_inline_columns_and_when_outcomes_are_known():
     assert values["available"] == [time + 2 * SECOND for time in values["time"]]
     assert made.ragged("@history.h.bought").values.tolist() == [1, 1, 0, 0]
     # dated + lag · undated: event + window + lag · negative likewise · not known
-    assert made.ragged("@history.h.bought@known_at").values.tolist() == [20 * SECOND, 125 * SECOND, 135 * SECOND, NEVER]
+    assert made.ragged("@history.h.bought@known_at").values.tolist() == [
+        20 * SECOND,
+        125 * SECOND,
+        135 * SECOND,
+        NEVER,
+    ]
     assert made.ragged("@history.h.seen@known_at").values.tolist() == [
         11 * SECOND,
         21 * SECOND,
@@ -68,7 +77,9 @@ def test_inline_columns_and_when_outcomes_are_known():
 
 def test_newest_first_lists_are_turned_round():
     turned = {
-        name: [None if row is None else row[::-1] for row in column] for name, column in COLUMNS.items() if name != "t"
+        name: [None if row is None else row[::-1] for row in column]
+        for name, column in COLUMNS.items()
+        if name != "t"
     }
     turned["t"] = COLUMNS["t"]
     straight = run(inline(features=FEATURES, outcomes=OUTCOMES), COLUMNS)
@@ -88,7 +99,10 @@ def test_an_event_after_its_row():
 def test_lists_out_of_their_order():
     columns = {"t": [100, 100, 100], "hi": [[1, 2], [], [1, 2, 3]], "ht": [[50, 60], [], [10, 30, 20]]}
     text = message(inline(), columns)
-    assert "row 3, column 'ht': expected a time no earlier than the event before it in the list (30), got 20." in text
+    assert (
+        "row 3, column 'ht': expected a time no earlier than the event before it in the list (30), got 20."
+        in text
+    )
     assert "promises oldest_first" in text
     text = message(inline(order="newest_first"), columns)
     assert "row 1, column 'ht': expected a time no later than" in text and "got 60" in text
@@ -99,7 +113,9 @@ def test_lists_out_of_their_order():
 def test_lists_of_different_lengths_or_no_lists():
     text = message(inline(), {"t": [100, 100], "hi": [[1], [1, 2]], "ht": [[1], [1]]})
     assert "row 2, column 'ht': expected as many values as column 'hi' has (2), not 1, got [1]" in text
-    assert "has type int64; expected lists (history 'h')" in message(inline(), {"t": [1], "hi": [1], "ht": [[1]]})
+    assert "has type int64; expected lists (history 'h')" in message(
+        inline(), {"t": [1], "hi": [1], "ht": [[1]]}
+    )
     assert "row 1, column 'ht': expected a time" in message(inline(), {"t": [1], "hi": [[1]], "ht": [[None]]})
     assert "row 1, column 'hi'" in message(inline(), {"t": [9], "hi": [[1.5]], "ht": [[1]]})
 

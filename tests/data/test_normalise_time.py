@@ -57,7 +57,10 @@ def test_dates():
     day = dt.date(2024, 2, 29)
     midnight = 1_709_164_800_000_000
     assert (
-        read(pa.array([day], pa.date32())) == read(pa.array([day], pa.date64())) == read(["2024-02-29"]) == [midnight]
+        read(pa.array([day], pa.date32()))
+        == read(pa.array([day], pa.date64()))
+        == read(["2024-02-29"])
+        == [midnight]
     )
 
 
@@ -83,7 +86,9 @@ def test_positions_are_left_as_they_are():
 
 def test_a_missing_time_is_an_error_unless_it_may_be():
     for values in ([1, None], [1.0, np.nan], ["1", ""], pa.array([INSTANT, None])):
-        assert "f.csv: row 2, column 't': expected a time (a number in 's', a date, a timestamp" in message(values)
+        assert "f.csv: row 2, column 't': expected a time (a number in 's', a date, a timestamp" in message(
+            values
+        )
         assert read(values, missing=True)[1] == NEVER
     assert "row 1" in message(pa.nulls(1))
 
@@ -93,7 +98,10 @@ def test_bad_times():
     assert "'29.02.2024'" in message(["2024-01-01", "29.02.2024"])
     assert "has type bool" in message([True])
     text = message([1_709_212_455_250])  # milliseconds taken for seconds
-    assert "expected a time in the years 1 to 9999" in text and "read in 's': is that the log's time_unit?" in text
+    assert (
+        "expected a time in the years 1 to 9999" in text
+        and "read in 's': is that the log's time_unit?" in text
+    )
     for value in (2**63 - 1, -(2**63), 10.0**30):
         assert "row 1" in message([value])
     assert "row 1" in message(pa.array([2**64 - 1], pa.uint64()), "us")
@@ -107,5 +115,7 @@ def test_the_promise_of_order_within_a_batch():
 
     same = made([1, 1, 2])
     assert (same.first_time, same.last_time) == (1_000_000, 2_000_000)
-    with pytest.raises(DataError, match=r"f.csv: row 13, column 't': expected a time not before the row before \(5\)"):
+    with pytest.raises(
+        DataError, match=r"f.csv: row 13, column 't': expected a time not before the row before \(5\)"
+    ):
         made([1, 5, 4])

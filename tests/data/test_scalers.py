@@ -43,7 +43,11 @@ def test_moments_are_those_of_numpy():
     assert scaler.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-14)
     assert scaler.sd == pytest.approx(values.std(dtype=np.float64), rel=1e-12)
     scaled = scaler.apply(values)
-    assert scaled.dtype == np.float32 and abs(scaled.mean()) < 1e-6 and scaled.std() == pytest.approx(1, abs=1e-6)
+    assert (
+        scaled.dtype == np.float32
+        and abs(scaled.mean()) < 1e-6
+        and scaled.std() == pytest.approx(1, abs=1e-6)
+    )
 
 
 def test_moments_where_floats_would_lose_everything():
@@ -56,7 +60,9 @@ def test_moments_where_floats_would_lose_everything():
 def test_log_scales_the_symmetric_logarithm():
     values = np.array([-7, 0, 7, 1e6], dtype=np.float32)
     z = np.sign(values) * np.log1p(np.abs(values.astype(np.float64)))
-    np.testing.assert_allclose(fit("log", values).apply(values), (z - z.mean()) / z.std(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        fit("log", values).apply(values), (z - z.mean()) / z.std(), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_quantile_levels_are_the_share_below():
@@ -81,7 +87,9 @@ def test_quantiles_of_more_values_than_the_sample_keeps(monkeypatch):
 @pytest.mark.parametrize("scale", ["none", "standard", "log", "quantile"])
 def test_constant_missing_and_absent_columns(scale):
     constant = fit(scale, [5.0, 5.0, NAN]).apply(np.array([5.0, NAN], np.float32))
-    assert constant[0] == {"none": 5.0, "standard": 0.0, "log": 0.0, "quantile": 0.5}[scale] and np.isnan(constant[1])
+    assert constant[0] == {"none": 5.0, "standard": 0.0, "log": 0.0, "quantile": 0.5}[scale] and np.isnan(
+        constant[1]
+    )
     for values in ([], [NAN, NAN]):
         assert fit(scale, values).apply(np.array([3.5], np.float32)).tolist() == [3.5]
     assert fit(scale, [1.0]).apply(np.empty(0, np.float32)).tolist() == []

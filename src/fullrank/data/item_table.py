@@ -161,6 +161,8 @@ class ItemTable:
 class ItemTableBuilder:
     """Collects the first row of every item; memory is that of the distinct items. `known`: the table so far."""
 
+    PENDING = 65_536  # rows that wait, at least, before they are merged (then: as many as there are items)
+
     def __init__(self, schema: Schema, known: ItemTable | None = None):
         features = [f for f in schema.all_features() if f.of == "item" and f.name != "item"]
         self.schema = schema
@@ -190,7 +192,7 @@ class ItemTableBuilder:
             firsts = firsts[self._is_earlier(part, firsts)]
         if len(firsts):
             self._pending.append(part.take(firsts))
-        if sum(p.num_rows for p in self._pending) > max(65_536, self._first.num_rows if self._first else 0):
+        if sum(p.num_rows for p in self._pending) > max(self.PENDING, self._first.num_rows if self._first else 0):
             self._merge()
 
     def _is_earlier(self, part: Normalised, index: np.ndarray) -> np.ndarray:
@@ -219,6 +221,7 @@ class ItemTableBuilder:
             rows = rows.take(own | ~np.isin(rows.array("item"), self.known.code))
         if rows is None or rows.num_rows == 0:
             return self.known
+        rows = rows.take(np.lexsort((rows.array("@ordinal"), rows.array("@time"))))
         columns: Columns = {}
         for feature in self.features:
             columns |= encode_feature(feature, rows.columns, None, id_maps, scalers)
