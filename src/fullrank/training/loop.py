@@ -85,7 +85,7 @@ def train(
         result = training.run_to_end()
     if result.stopped_by:
         again = how_to_resume or "run the same command again"
-        place = f"step {result.step} (epoch {result.epoch + 1} of {config.epochs})"
+        place = f"step {result.step} ({result.epoch} of {config.epochs} epochs done)"
         print(f"Stopped by {result.stopped_by} after {place}; saved in {run.path}. To resume: {again}", file=sys.stderr)
     for callback in callbacks:
         callback.on_end(ranker, result)

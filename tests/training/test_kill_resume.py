@@ -1,0 +1,69 @@
+"""Killed at any moment and resumed, a run has the losses and weights of an undisturbed one, bit for bit."""
+
+import random
+import secrets
+import signal
+
+import pytest
+from kill_world import CONFIG, MICRO_BATCHES, Moment, child, logged_steps, saved_step
+from tiny_world import all_tensors, assert_same_bits, lines_of
+
+from fullrank.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run that nothing happened to, and the seconds it took."""
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    code, seconds = child(path)
+    assert code == 0 and Run.open(path).result() is not None
+    return Run.open(path), seconds
+
+
+def check(undisturbed, path, *moments):
+    for moment in moments:
+        code, _ = child(path, moment)
+        print(f"{moment}: exit {code}, {logged_steps(path)} steps logged, resumes from {saved_step(path)}")
+        assert code == -signal.SIGKILL or moment.kind == "wall"  # by the wall clock it may have been done
+    assert child(path)[0] == 0
+    resumed = Run.open(path)
+    assert_same_bits(all_tensors(undisturbed), all_tensors(resumed))
+    assert lines_of(undisturbed) == lines_of(resumed)
+    was, result = undisturbed.result(), resumed.result()
+    assert result is not None and (result.step, result.loss, result.valid) == (was.step, was.loss, was.valid)
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["12", "9", "latest"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "saved"),
+    [
+        (Moment("micro-batch", 1), None),
+        (Moment("micro-batch", 10), 4),  # the second of step 6's two: one gradient waits
+        (Moment("micro-batch", 8), 4),  # the first of the second epoch
+        (Moment("validation", 1), 4),  # an epoch's end, between its checkpoint and its validation
+    ],
+    ids=["at_once", "inside_a_step", "new_epoch", "epoch_end"],
+)
+def test_killed_at_a_chosen_moment(undisturbed, tmp_path, moment, saved):
+    assert child(tmp_path / "run", moment)[0] == -signal.SIGKILL
+    assert saved_step(tmp_path / "run") == saved
+    check(undisturbed[0], tmp_path / "run")
+
+
+def test_killed_again_and_again_at_moments_of_a_printed_seed(undisturbed, tmp_path):
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    run, seconds = undisturbed
+    check(
+        run,
+        tmp_path / "run",
+        Moment("micro-batch", draw.randint(2, MICRO_BATCHES // 3)),
+        Moment("fsync", draw.randint(1, 12)),  # 7 and the metrics' a checkpoint
+        Moment("wall", draw.uniform(0, seconds)),
+        Moment("wall", draw.uniform(0, seconds / 2)),
+    )
+
+
+def test_the_schedule_is_what_the_moments_speak_of():
+    assert (CONFIG.accumulate, CONFIG.checkpoint_every_steps, MICRO_BATCHES) == (2, 3, 21)
