@@ -89,7 +89,7 @@ def open_log(data: str, say: Callable[[str], None]) -> tuple[LogSource, bool, st
     if data in names:
         try:
             obtained = get(data, quiet=True)
-            return open_public(data, obtained.path), True, f"{data}, {obtained.how}"
+            return open_public(data, obtained.path), True, f"{data} ({obtained.how})"
         except NotObtainable as error:
             reason = str(error).splitlines()[0]
             say(f"SIMULATED DATA: {data} could not be had here ({reason})")
@@ -129,7 +129,7 @@ def run_demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResu
         predictions[name] = predicted
         table += [DemoRow("last rows of every user", name, task, predicted.metrics(task)) for task in first]
     table += _new_users(source, home, training, config, say)
-    user = _busiest_user(closed)
+    user = _typical_user(closed)
     model = runs["RankMixer"]
     recommended = recommend(model.run, model.ranker.eval(), closed, user)
     return DemoResult(
@@ -204,10 +204,10 @@ def _new_users(
     return rows
 
 
-def _busiest_user(data: PreparedData) -> str:
-    """The user with most training rows: the first key of the id map (ids go by count)."""
+def _typical_user(data: PreparedData) -> str:
+    """The user with the median number of training rows: the middle of the id map, since ids go by count."""
     id_map = data.transform.id_maps["user"]
-    return id_map.key_of_id(id_map.first_key_id)
+    return id_map.key_of_id((id_map.first_key_id + id_map.num_rows) // 2)
 
 
 def _num_keys(data: PreparedData, space: str) -> int:

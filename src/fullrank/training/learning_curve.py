@@ -38,6 +38,8 @@ def plot_learning_curves(
     curves: dict[str, LearningCurve], metric: str, axes: tuple[Axes, Axes] | None = None
 ) -> tuple[Axes, Axes]:
     """Training loss on the left, the validation metric on the right; one line a run."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     if axes is None:
         import matplotlib.pyplot as plt
 
@@ -51,5 +53,7 @@ def plot_learning_curves(
     right.set_ylabel(f"validation {metric}")
     for ax in (left, right):
         ax.set_xlabel("rows seen")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend(fontsize=8)
     return left, right
