@@ -13,7 +13,9 @@ from fullrank.schema import EventFeature, EventOutcome, Feature, History, KeySpa
 
 DAY = 86_400
 SCHEMA = Schema(
-    roles=Roles(user="user_id", item="item_id", request="request_id", impression="imp", time="ts", scenario="page"),
+    roles=Roles(
+        user="user_id", item="item_id", request="request_id", impression="imp", time="ts", scenario="page"
+    ),
     features=(
         Feature(name="city", kind="categorical", of="user"),
         Feature(name="hour", kind="numeric", scale="standard"),
@@ -62,7 +64,9 @@ class Memory:
         return fingerprint_of(text)
 
 
-def rows(seed: int = 0, requests: int = 120, users: int = 9, items: int = 20, start: int = 1_000_000) -> pa.Table:
+def rows(
+    seed: int = 0, requests: int = 120, users: int = 9, items: int = 20, start: int = 1_000_000
+) -> pa.Table:
     """Requests of one to four rows in time order, with duplicate times, late purchases and missing values."""
     rng = np.random.default_rng(seed)
     size = rng.integers(1, 5, requests)

@@ -46,7 +46,11 @@ def brute(log: dict[str, np.ndarray]) -> tuple[list[int], list[int], list[list[i
             j
             for j in range(n)
             if j == i
-            or (log["request"][i] and log["request"][i] == log["request"][j] and log["user"][i] == log["user"][j])
+            or (
+                log["request"][i]
+                and log["request"][i] == log["request"][j]
+                and log["user"][i] == log["user"][j]
+            )
         ]
         for i in range(n)
     ]
@@ -57,7 +61,12 @@ def brute(log: dict[str, np.ndarray]) -> tuple[list[int], list[int], list[list[i
         events = []
         for j in range(n):
             available = max(log["time"][j] + LAG, time[j])
-            if log["where"][j] and log["user"][j] and log["user"][j] == log["user"][i] and available < time[i]:
+            if (
+                log["where"][j]
+                and log["user"][j]
+                and log["user"][j] == log["user"][i]
+                and available < time[i]
+            ):
                 events.append((available, log["time"][j], j))
         past.append([j for _, _, j in sorted(events)[-MAX_LENGTH:]])
     return first, time, past
@@ -95,7 +104,9 @@ def test_requests_and_pasts_are_those_of_a_plain_loop(log: dict[str, np.ndarray]
 
 @settings(max_examples=40, deadline=None)
 @given(log=logs(), bucket_rows=st.sampled_from([1, 1 << 16]))
-def test_per_user_order_keeps_requests_whole_and_counts_rows(log: dict[str, np.ndarray], bucket_rows: int) -> None:
+def test_per_user_order_keeps_requests_whole_and_counts_rows(
+    log: dict[str, np.ndarray], bucket_rows: int
+) -> None:
     log["request"][:] = 0  # one row a request: then the shares are exact
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_user, "BUCKET_ROWS", bucket_rows)

@@ -86,7 +86,12 @@ class _Bucketed:
     """Records in a file, those of bucket b at `[offsets[b], offsets[b + 1])`, in the order they came."""
 
     def __init__(
-        self, path: Path, bits: int, columns: list[tuple[str, np.ndarray]], user: np.ndarray, request: np.ndarray
+        self,
+        path: Path,
+        bits: int,
+        columns: list[tuple[str, np.ndarray]],
+        user: np.ndarray,
+        request: np.ndarray,
     ):
         dtype = np.dtype([(name, array.dtype.str) for name, array in columns] + [("row", "<i8")])
         sizes = np.zeros((1 << bits) + 1, dtype=np.int64)
@@ -116,12 +121,17 @@ def _bucket(user: np.ndarray, request: np.ndarray, piece: slice, bits: int) -> n
     key = np.array(user[piece])
     if bits == 0:
         return np.zeros(len(key), dtype=np.int64)
-    for missing_too in (np.asarray(request[piece]), splitmix64(np.arange(piece.start, piece.stop, dtype=np.uint64))):
+    for missing_too in (
+        np.asarray(request[piece]),
+        splitmix64(np.arange(piece.start, piece.stop, dtype=np.uint64)),
+    ):
         key = np.where(key == 0, missing_too, key)
     return (key >> np.uint64(64 - bits)).astype(np.int64)
 
 
-def group(work: Path, rows: RowKeys, histories: Sequence[Wanted], order: splits.PerUserOrder | None = None) -> Grouped:
+def group(
+    work: Path, rows: RowKeys, histories: Sequence[Wanted], order: splits.PerUserOrder | None = None
+) -> Grouped:
     """Group all rows (see the module). `work` is a folder for files; `order` asks for a split by users' order."""
     n = len(rows.user)
     total = n + sum(len(keys.time) for keys in rows.events.values() if keys.user is not None)
@@ -214,7 +224,8 @@ class _Store:
         partition = np.full(len(user), -1, dtype=np.int64)
         carried = self._carry(np.unique(np.concatenate([users.user, user])), users)
         user, available, time, row, partition = (
-            np.concatenate(pair) for pair in zip(carried, (user, available, time, row, partition), strict=True)
+            np.concatenate(pair)
+            for pair in zip(carried, (user, available, time, row, partition), strict=True)
         )
         order = np.lexsort((row, partition < 0, time, available, user))  # what was there before comes before
         user, available, row, partition = user[order], available[order], row[order], partition[order]

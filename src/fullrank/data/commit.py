@@ -21,7 +21,12 @@ LOCK = ".fullrank.lock"  # also says that the folder is ours before there is a m
 WORK = ".work"
 NEW = MANIFEST + ".new"
 OURS = ("ids", "items", "transform", "partitions")
-SUFFIXES = (".arrow", ".npy", ".json", ".partial")  # of our files in those folders; nothing else is ever touched
+SUFFIXES = (
+    ".arrow",
+    ".npy",
+    ".json",
+    ".partial",
+)  # of our files in those folders; nothing else is ever touched
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -65,7 +70,9 @@ def sizes(folder: Path, names: list[str]) -> dict[str, int]:
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())
             result[name] = os.fstat(file.fileno()).st_size
-    for parent in sorted({parent for name in names for parent in (folder / name).parents if folder in parent.parents}):
+    for parent in sorted(
+        {parent for name in names for parent in (folder / name).parents if folder in parent.parents}
+    ):
         _sync_folder(parent)
     return result
 
@@ -109,12 +116,16 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LOCK).exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
         some = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
-        raise DataError(f"Expected {folder} to be new, empty or prepared data, it holds {some}: choose another folder.")
+        raise DataError(
+            f"Expected {folder} to be new, empty or prepared data, it holds {some}: choose another folder."
+        )
     with open(folder / LOCK, "ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"Someone else is writing to {folder}: wait until that is done, then try again.") from None
+            raise DataError(
+                f"Someone else is writing to {folder}: wait until that is done, then try again."
+            ) from None
         yield
 
 

@@ -21,6 +21,7 @@ from fullrank.data.event_writer import Outcomes, of_the_log
 from fullrank.data.id_segments import digest
 from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
 from fullrank.data.normalise import Origin, normalise
+from fullrank.data.normalise_cells import row_error
 from fullrank.data.normalise_time import ticks
 from fullrank.data.source import LogSource
 from fullrank.schema import History, Roles, Schema, Task, did_you_mean
@@ -61,7 +62,11 @@ class Late:
         """Which of these impressions have a late label (bool), and the place of each label."""
         place = np.searchsorted(self.impression, impression)
         place = np.minimum(place, max(len(self.impression) - 1, 0))
-        found = self.impression[place] == impression if len(self.impression) else np.zeros(len(impression), dtype=bool)
+        found = (
+            self.impression[place] == impression
+            if len(self.impression)
+            else np.zeros(len(impression), dtype=bool)
+        )
         return found & (impression != 0), place
 
 
@@ -80,7 +85,9 @@ def append_labels(
     manifest = Manifest.load(out)
     schema = from_toml((out / "schema.toml").read_text(encoding="utf-8"))
     if not schema.roles.impression:
-        raise DataError("Late labels are joined by impression: prepare with a schema that has the role impression.")
+        raise DataError(
+            "Late labels are joined by impression: prepare with a schema that has the role impression."
+        )
     check_hash_key(manifest, hash_key)
     with undertaking(out):
         manifest = Manifest.load(out)
@@ -108,10 +115,15 @@ def append_labels(
             corrections=tuple(corrections),
             late=places,
         )
-        known = max([manifest.as_of, *(int(labels.known_at.max()) for labels in late.values() if len(labels.label))])
+        known = max(
+            [manifest.as_of, *(int(labels.known_at.max()) for labels in late.values() if len(labels.label))]
+        )
         files = {**manifest.files, **sizes(out, files_under(out, out / "partitions" / name))}
         partitions = (*manifest.partitions, entry)
-        commit(out, replace(manifest, as_of=known if as_of is None else as_of, partitions=partitions, files=files))
+        commit(
+            out,
+            replace(manifest, as_of=known if as_of is None else as_of, partitions=partitions, files=files),
+        )
     return CorrectionReport(
         folder=out,
         partition=name,
@@ -127,14 +139,23 @@ def _read(source: LogSource, schema: Schema, hash_key: bytes | None) -> dict[str
     before = 0
     for chunk in source.chunks():
         origin = Origin(chunk.file, chunk.first_row)
-        for task, chosen in _by_task(chunk.records, schema, chunk.file, chunk.first_row).items():
-            rows = normalise(_schema_of(schema, task), _only(chunk.records, chosen), origin, hash_key=hash_key)
+        for task, chosen in _by_task(chunk.records, schema, origin).items():
+            rows = normalise(
+                _schema_of(schema, task), _only(chunk.records, chosen), origin, hash_key=hash_key
+            )
             impression, known_at = rows.array("@impression"), rows.array(f"@known_at.{task.name}")
             for what, bad in (("an impression", impression == 0), ("a label", known_at == NEVER)):
                 if (bad & chosen).any():
-                    row = chunk.first_row + int(np.argmax(bad & chosen))
-                    raise DataError(f"{chunk.file}, row {row}: expected {what}, got nothing. Leave such rows out.")
-            columns = impression, rows.array(f"@label.{task.name}"), known_at, before + np.arange(rows.num_rows)
+                    row = origin.row(int(np.argmax(bad & chosen)))
+                    raise DataError(
+                        f"{chunk.file}: row {row}: expected {what}, got nothing. Leave such rows out."
+                    )
+            columns = (
+                impression,
+                rows.array(f"@label.{task.name}"),
+                known_at,
+                before + np.arange(1, rows.num_rows + 1),
+            )
             gathered[task.name].append(tuple(column[chosen] for column in columns))
         before += chunk.records.num_rows
     return {name: _sorted(name, parts) for name, parts in gathered.items() if parts}
@@ -149,19 +170,21 @@ def _only(records: pa.RecordBatch, chosen: np.ndarray) -> pa.RecordBatch:
     return records.set_column(records.schema.names.index("label"), "label", kept)
 
 
-def _by_task(records: pa.RecordBatch, schema: Schema, file: str, first_row: int) -> dict[Task, np.ndarray]:
+def _by_task(records: pa.RecordBatch, schema: Schema, origin: Origin) -> dict[Task, np.ndarray]:
+    """Which rows are about which task."""
     tasks = {task.name: task for task in schema.tasks}
     if "task" not in records.schema.names:
         if len(tasks) == 1:
             return {schema.tasks[0]: np.ones(records.num_rows, dtype=bool)}
-        raise DataError(f"{file}: expected a column 'task' with one of {list(tasks)}, got {records.schema.names}.")
+        names = records.schema.names
+        raise DataError(
+            f"{origin.file}: expected a column 'task' with one of {list(tasks)}, got the columns {names}."
+        )
     names = np.array(records.column("task").to_pylist(), dtype=object)
     for row, name in enumerate(names):
         if name not in tasks:
             near = did_you_mean(str(name), list(tasks))
-            raise DataError(
-                f"{file}, row {first_row + row}, column 'task': expected one of {list(tasks)}, got {name!r}.{near}"
-            )
+            raise row_error(origin, "task", row, name, f"one of {list(tasks)}", near.strip())
     return {task: names == name for name, task in tasks.items() if (names == name).any()}
 
 
@@ -200,7 +223,9 @@ def _resolve(
         for split in entry.splits:
             found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in late}
             first_row = 0
-            for impression in blocks_of(out / "partitions" / entry.name / split / "rows.arrow", "@impression"):
+            for impression in blocks_of(
+                out / "partitions" / entry.name / split / "rows.arrow", "@impression"
+            ):
                 for task, labels in late.items():
                     here, place = labels.find(impression)
                     if here.any():
@@ -212,7 +237,10 @@ def _resolve(
                     row, place = (np.concatenate(column) for column in zip(*parts, strict=True))
                     name = f"{len(entries):03d}"
                     labels = late[task]
-                    _save(folder / name, {"row": row, "label": labels.label[place], "known_at": labels.known_at[place]})
+                    _save(
+                        folder / name,
+                        {"row": row, "label": labels.label[place], "known_at": labels.known_at[place]},
+                    )
                     entries.append(
                         CorrectionEntry(target=entry.name, split=split, task=task, folder=name, rows=len(row))
                     )

@@ -48,7 +48,9 @@ class PlacedEvents:
 
     def __init__(self, folder: Path, dtypes: Mapping[str, type], num_events: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self._columns = {name: flat.create(folder / f"{name}.npy", dtype, num_events) for name, dtype in dtypes.items()}
+        self._columns = {
+            name: flat.create(folder / f"{name}.npy", dtype, num_events) for name, dtype in dtypes.items()
+        }
 
     def put(self, dest: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
         """Event i of `columns` to place `dest[i]`; -1 leaves it out."""
@@ -56,7 +58,9 @@ class PlacedEvents:
         for name, column in self._columns.items():
             column[dest[chosen]] = columns[name][chosen]
 
-    def carry(self, carried: np.ndarray, prior: Mapping[int, HistorySource], correct: Outcomes | None = None) -> None:
+    def carry(
+        self, carried: np.ndarray, prior: Mapping[int, HistorySource], correct: Outcomes | None = None
+    ) -> None:
         """Copy events of earlier partitions (see `by_user.CARRIED`), with what `correct` knows of them by now."""
         for piece in flat.pieces(len(carried)):
             records = carried[piece]
@@ -75,7 +79,9 @@ class InlineEvents:
     def __init__(self, folder: Path, dtypes: Mapping[str, type], max_length: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._max_length = max_length
-        self._writers = {name: flat.FlatWriter(folder / f"{name}.npy", dtype) for name, dtype in dtypes.items()}
+        self._writers = {
+            name: flat.FlatWriter(folder / f"{name}.npy", dtype) for name, dtype in dtypes.items()
+        }
         self.num_events = 0
 
     def add(self, columns: Mapping[str, Ragged]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ and is read and written in pieces; the pages of a map belong to the file, not to
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,22 +34,31 @@ def open_flat(path: Path, *, writable: bool = False) -> np.ndarray:
 
 
 class FlatWriter:
-    """A `.npy` file written front to back; its length is known when it is closed."""
+    """A `.npy` file written front to back, without a buffer; its length is known when it is closed."""
 
     def __init__(self, path: Path, dtype: Dtype):
         self.dtype = np.dtype(dtype)
         self.length = 0
-        self._file = open(path, "wb")  # noqa: SIM115  # held until close()
-        self._file.write(_header(self.dtype, 0))
+        self._descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666
+        )
+        self._finalize = weakref.finalize(
+            self, os.close, self._descriptor
+        )  # also where an error drops the writer
+        self._write(memoryview(_header(self.dtype, 0)))
 
     def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).view(np.uint8).data)
+        self._write(np.ascontiguousarray(values, dtype=self.dtype).view(np.uint8).data)
         self.length += len(values)
 
     def close(self) -> None:
-        self._file.seek(0)
-        self._file.write(_header(self.dtype, self.length))
-        self._file.close()
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._write(memoryview(_header(self.dtype, self.length)))
+        self._finalize()
+
+    def _write(self, data: memoryview) -> None:
+        while len(data):
+            data = data[os.write(self._descriptor, data) :]
 
 
 def pieces(length: int, step: int = STEP) -> Iterator[slice]:

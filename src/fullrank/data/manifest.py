@@ -87,7 +87,9 @@ class Manifest:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{path} is not a manifest of fullrank: {error}. Prepare into an empty folder.") from None
+            raise DataError(
+                f"{path} is not a manifest of fullrank: {error}. Prepare into an empty folder."
+            ) from None
 
     @staticmethod
     def load(folder: Path) -> Manifest:
@@ -103,7 +105,9 @@ class Manifest:
             found = file.stat().st_size if file.is_file() else None
             if found != size:
                 state = "it is missing" if found is None else f"it has {found}"
-                raise DataError(f"Expected {file} to have {size} bytes, {state}. Prepare again, or restore the file.")
+                raise DataError(
+                    f"Expected {file} to have {size} bytes, {state}. Prepare again, or restore the file."
+                )
         return manifest
 
 

@@ -61,7 +61,9 @@ class PrepareReport:
 
     def __str__(self) -> str:
         if not self.is_new:
-            return f"{self.folder}: this input is there already, as partition {self.partition}. Nothing to do."
+            return (
+                f"{self.folder}: this input is there already, as partition {self.partition}. Nothing to do."
+            )
         lines = [f"{self.folder}: prepared partition {self.partition}."]
         for name, rows in self.rows.items():
             lines.append(f"  {name}: {rows} rows in {self.requests[name]} requests")
@@ -91,7 +93,9 @@ def prepare(
     append to a `PerUserOrder` split, no training rows, someone else writing, no space. Then nothing has changed.
     """
     with undertaking(Path(out)) as work, _progress(progress) as tick:
-        return _Preparation(source, Path(out), work, hash_key, as_of, budget or Budget(), tick).run(split, append)
+        return _Preparation(source, Path(out), work, hash_key, as_of, budget or Budget(), tick).run(
+            split, append
+        )
 
 
 class _Preparation:
@@ -136,12 +140,12 @@ class _Preparation:
         grouped = self._group(inputs, split, folder, earlier)
         of_row = self._splits(inputs, grouped, split)
         if old is None and not splits.counts(of_row)["train"]:
-            raise DataError(f"Expected training rows, got none of {len(of_row)}: choose another split than {split}.")
+            raise DataError(
+                f"Expected training rows, got none of {len(of_row)}: choose another split than {split}."
+            )
         before = load_transform(self.out, old, self.schema) if old else None
         fitted = self._fit(inputs, of_row, grouped, before)
-        encoded = encode(
-            inputs, grouped, of_row, fitted, folder, self.work, earlier, self.budget.block_rows
-        )
+        encoded = encode(inputs, grouped, of_row, fitted, folder, self.work, earlier, self.budget.block_rows)
         lineage = (Lineage.from_json(old.lineage) if old else Lineage()).extend(fitted.id_maps)
         fixed = self._save(fitted)
         entry = PartitionEntry(
@@ -156,7 +160,9 @@ class _Preparation:
             time_max=inputs.time_max,
         )
         known = inputs.known_max or 0
-        names = sorted({path.relative_to(self.out).as_posix() for path in fixed} | set(files_under(self.out, folder)))
+        names = sorted(
+            {path.relative_to(self.out).as_posix() for path in fixed} | set(files_under(self.out, folder))
+        )
         manifest = Manifest(
             schema_hash=self.schema_hash,
             split=old.split if old else splits.to_json(split),
@@ -192,7 +198,9 @@ class _Preparation:
 
     def _save(self, fitted: Transform) -> list[Path]:
         """The files of the fitted state; those of earlier versions are there already."""
-        files = [file for name, id_map in fitted.id_maps.items() for file in id_map.save(self.out / "ids" / name)]
+        files = [
+            file for name, id_map in fitted.id_maps.items() for file in id_map.save(self.out / "ids" / name)
+        ]
         if fitted.items is not None:
             number = len(self.old.partitions) if self.old else 0
             segment = fitted.items.save(self.out / "items", number)
@@ -208,7 +216,9 @@ class _Preparation:
         """The partition that holds this input already, or "" if it is to be prepared."""
         if self.old is None:
             if append:
-                raise DataError(f"Expected prepared data in {self.out} to append to, found none: prepare it first.")
+                raise DataError(
+                    f"Expected prepared data in {self.out} to append to, found none: prepare it first."
+                )
             return ""
         first = self.old.partitions[0]
         if append:
@@ -225,7 +235,9 @@ class _Preparation:
     def _split(self, asked: Split | None) -> Split:
         if self.old is None:
             if asked is None:
-                raise DataError("Expected a split, got none: GivenFiles, ByTime, PerUserOrder, ByHash or AllTrain.")
+                raise DataError(
+                    "Expected a split, got none: GivenFiles, ByTime, PerUserOrder, ByHash or AllTrain."
+                )
             return self._checked(asked)
         first = splits.from_json(self.old.split)
         if isinstance(first, PerUserOrder) or isinstance(asked, PerUserOrder):
@@ -239,9 +251,13 @@ class _Preparation:
     def _checked(self, split: Split) -> Split:
         roles = self.schema.roles
         if isinstance(split, ByTime) and not (roles.time or roles.order):
-            raise DataError("Expected a time or an order in the log to split by time, and the schema names neither.")
+            raise DataError(
+                "Expected a time or an order in the log to split by time, and the schema names neither."
+            )
         if isinstance(split, PerUserOrder) and not roles.user:
-            raise DataError("Expected the role user to split by each user's order, and the schema does not name it.")
+            raise DataError(
+                "Expected the role user to split by each user's order, and the schema does not name it."
+            )
         if isinstance(split, ByHash):
             split.column(self.schema)
         return split
@@ -266,7 +282,10 @@ class _Preparation:
         for history in self.schema.histories:
             if history.layout == "by_user":
                 stores[history.name] = [
-                    (number, HistorySource.open(self.out / "partitions" / entry.name / "events" / history.name))
+                    (
+                        number,
+                        HistorySource.open(self.out / "partitions" / entry.name / "events" / history.name),
+                    )
                     for number, entry in enumerate(old.partitions)
                     if entry.kind == "rows"
                 ]
@@ -276,7 +295,10 @@ class _Preparation:
     def _group(self, inputs: Read, split: Split, folder: Path, earlier: Earlier) -> Grouped:
         wanted = [
             Wanted(
-                history.name, history.max_length, folder / "events" / history.name, earlier.stores.get(history.name, ())
+                history.name,
+                history.max_length,
+                folder / "events" / history.name,
+                earlier.stores.get(history.name, ()),
             )
             for history in self.schema.histories
             if history.layout == "by_user"
@@ -291,7 +313,9 @@ class _Preparation:
         decided = flat.create(self.work / "split.npy", np.uint8, n)
         if isinstance(split, AllTrain):
             return decided
-        cut = splits.by_time(split, self._scratch(grouped.request_time)) if isinstance(split, ByTime) else None
+        cut = (
+            splits.by_time(split, self._scratch(grouped.request_time)) if isinstance(split, ByTime) else None
+        )
         for piece in flat.pieces(n):
             first = grouped.first[piece]
             if cut is not None:
@@ -345,10 +369,16 @@ def check_hash_key(manifest: Manifest, hash_key: bytes | None) -> None:
     if manifest.key_check == _key_check(hash_key):
         return
     if not manifest.key_check:
-        raise DataError("Expected no hash key: the keys of this data are not hashed. Leave it out, or prepare anew.")
+        raise DataError(
+            "Expected no hash key: the keys of this data are not hashed. Leave it out, or prepare anew."
+        )
     if hash_key is None:
-        raise DataError("Expected the hash key that this data was prepared with, got none: its keys are hashed.")
-    raise DataError("Expected the hash key that this data was prepared with, got another: no key would be found again.")
+        raise DataError(
+            "Expected the hash key that this data was prepared with, got none: its keys are hashed."
+        )
+    raise DataError(
+        "Expected the hash key that this data was prepared with, got another: no key would be found again."
+    )
 
 
 def _key_check(hash_key: bytes | None) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from fullrank.data.columns import DataError
+from fullrank.data.normalise_cells import Origin, row_error
 from fullrank.data.normalised import Normalised
-from fullrank.data.source import CHUNK_ROWS
+from fullrank.data.source import CHUNK_ROWS, LogChunk
 
 CHUNK_BYTES = 64 << 20
 
@@ -111,7 +111,10 @@ class Gathered:
     def _move(self, target: int, rows: Normalised, numbers: np.ndarray) -> None:
         self.folder.mkdir(exist_ok=True)
         batch = rows.to_arrow()
-        with open(self.folder / f"{target}.rows", "ab") as file, pa.ipc.new_stream(file, batch.schema) as writer:
+        with (
+            open(self.folder / f"{target}.rows", "ab") as file,
+            pa.ipc.new_stream(file, batch.schema) as writer,
+        ):
             writer.write_batch(batch)
         with open(self.folder / f"{target}.numbers", "ab") as file:
             file.write(numbers.astype("<i8").data)
@@ -128,7 +131,9 @@ class Gathered:
                 rows, numbers = rows.take(stays), numbers[stays]
             if (self.folder / f"{number}.rows").exists():
                 rows = Normalised.concat([rows, *self._moved(number)])
-                numbers = np.concatenate([numbers, np.fromfile(self.folder / f"{number}.numbers", dtype="<i8")])
+                numbers = np.concatenate(
+                    [numbers, np.fromfile(self.folder / f"{number}.numbers", dtype="<i8")]
+                )
             order = np.lexsort((numbers, self.first[numbers]))
             if (np.diff(order) != 1).any():
                 rows, numbers = rows.take(order), numbers[order]
@@ -146,15 +151,17 @@ class Gathered:
 class TimeOrder:
     """The promise of rows in time order, kept across batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str) -> None:
+        self.column = column
         self._last: int | None = None
+        self._last_value: object = None
 
-    def check(self, rows: Normalised, file: str, first_row: int) -> None:
-        if rows.num_rows == 0:
-            return
+    def check(self, rows: Normalised, chunk: LogChunk) -> None:
+        """`rows` (at least one, in order among themselves) are those of `chunk`, after all that were checked before."""
+        values = chunk.records.column(self.column)
         if self._last is not None and rows.first_time < self._last:
-            raise DataError(
-                f"{file}, row {first_row}: expected rows in time order (time_sorted), got time {rows.first_time} after "
-                f"{self._last}. Sort the log by time, or set time_sorted = false in the schema."
-            )
-        self._last = rows.last_time
+            before = f"a time not before the row before ({self._last_value!r}), as time_sorted promises"
+            origin, value = Origin(chunk.file, chunk.first_row), values[0].as_py()
+            todo = "Sort the log by time, or set time_sorted = false."
+            raise row_error(origin, self.column, 0, value, before, todo)
+        self._last, self._last_value = rows.last_time, values[-1].as_py()

@@ -31,7 +31,9 @@ _SALT = np.uint64(0x66756C6C72616E6B)  # a split must not follow the hash that b
 
 def _shares(valid: float, test: float) -> None:
     if not (0.0 <= valid < 1.0 and 0.0 <= test < 1.0 and valid + test < 1.0):
-        raise DataError(f"Expected shares 0 <= valid, test and valid + test < 1, got valid={valid}, test={test}.")
+        raise DataError(
+            f"Expected shares 0 <= valid, test and valid + test < 1, got valid={valid}, test={test}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,15 @@ class ByTime:
 
     def __post_init__(self) -> None:
         if isinstance(self.valid, float) != isinstance(self.test, float):
-            raise DataError(f"Expected two shares or two moments, got valid={self.valid!r}, test={self.test!r}.")
+            raise DataError(
+                f"Expected two shares or two moments, got valid={self.valid!r}, test={self.test!r}."
+            )
         if isinstance(self.valid, float) and isinstance(self.test, float):
             _shares(self.valid, self.test)
         elif _moment(self.valid) > _moment(self.test):
-            raise DataError(f"Expected validation to begin before the test, got {self.valid!r} and {self.test!r}.")
+            raise DataError(
+                f"Expected validation to begin before the test, got {self.valid!r} and {self.test!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +158,9 @@ def by_time(split: ByTime, scratch: Callable[[], np.ndarray]) -> Callable[[np.nd
 def by_hash(split: ByHash, codes: np.ndarray) -> np.ndarray:
     """Split of each key code."""
     drawn = (splitmix64(codes ^ _SALT) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
-    decided = np.where(drawn < split.test, 2, np.where(drawn < split.test + split.valid, 1, 0)).astype(np.uint8)
+    decided = np.where(drawn < split.test, 2, np.where(drawn < split.test + split.valid, 1, 0)).astype(
+        np.uint8
+    )
     decided[codes == 0] = 0
     return decided
 

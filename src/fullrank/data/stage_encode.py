@@ -61,7 +61,9 @@ def encode(
     writers = [BlockWriter(folder / name, block_rows) for name in SPLITS]
     placed = _placed(schema, grouped, folder, earlier)
     inline = {
-        history.name: InlineEvents(folder / "events" / history.name, event_dtypes(schema, history), history.max_length)
+        history.name: InlineEvents(
+            folder / "events" / history.name, event_dtypes(schema, history), history.max_length
+        )
         for history in schema.histories
         if history.layout == "inline"
     }
@@ -80,7 +82,9 @@ def encode(
                 end, length = np.asarray(places.end[origin]), np.asarray(places.length[origin])
             block.requests[f"{column}.end"], block.requests[f"{column}.length"] = end, length
             if of_the_log(history):
-                events = _events_of_rows(schema, history, transform, rows, block, grouped.request_time[numbers])
+                events = _events_of_rows(
+                    schema, history, transform, rows, block, grouped.request_time[numbers]
+                )
                 placed[history.name].put(np.asarray(grouped.histories[history.name].dest[numbers]), events)
         split_of_request = split[origin]
         for code, writer in enumerate(writers):
@@ -124,9 +128,13 @@ def _events_of_rows(
 ) -> dict[str, np.ndarray]:
     """What every row is as an event."""
     prefix = f"@history.{history.name}."
-    columns = {name.removeprefix(prefix): rows.array(name) for name in rows.columns if name.startswith(prefix)}
+    columns = {
+        name.removeprefix(prefix): rows.array(name) for name in rows.columns if name.startswith(prefix)
+    }
     events = transform.event_columns(history.name, columns)
-    events["available"] = np.maximum(columns["available"], request_time)  # not before the request it belongs to
+    events["available"] = np.maximum(
+        columns["available"], request_time
+    )  # not before the request it belongs to
     for name in kept_attributes(schema, history):
         events[f"item.{name}"] = array(block.rows, name)
     if schema.roles.impression:

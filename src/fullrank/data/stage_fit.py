@@ -52,7 +52,9 @@ def extend_ids(
 
     Events of a file are no labelled rows: those available before the last training request count (our choice).
     """
-    counters = {name: KeyCounter(work / "keys", budget) for name in maps if maps[name].space.policy != "hashed"}
+    counters = {
+        name: KeyCounter(work / "keys", budget) for name in maps if maps[name].space.policy != "hashed"
+    }
     columns = key_columns(schema)
     for _, rows in training_rows(read, split):
         times = rows.array("@time") if "@time" in rows.columns else None
@@ -61,7 +63,10 @@ def extend_ids(
                 _count(counters[space], rows.keys[name], rows.columns[name], times)
     for history in schema.histories:
         if history.name in read.events and last_training is not None:
-            spaces = {"item": history.key_space, **{f.name: f.key_space for f in history.features if f.key_space}}
+            spaces = {
+                "item": history.key_space,
+                **{f.name: f.key_space for f in history.features if f.key_space},
+            }
             for _, events in read.events[history.name].chunks():
                 past = events.take(events.array("available") < last_training)
                 for name, space in spaces.items():

@@ -69,7 +69,8 @@ class _Rows:
         self.time_max: int | None = None
         self.known_max: int | None = None
         self._work = work
-        self._order = TimeOrder() if schema.time_sorted and (schema.roles.time or schema.roles.order) else None
+        time = schema.roles.time or schema.roles.order
+        self._order = TimeOrder(time) if schema.time_sorted and time else None
         self._log_histories = [history for history in schema.histories if of_the_log(history)]
         self._column = {"user": "@user", "request": "@request", "time": "@time"}
         dtypes: dict[str, type] = {"user": np.uint64, "request": np.uint64, "time": np.int64}
@@ -89,7 +90,7 @@ class _Rows:
         if n == 0:
             return
         if self._order:
-            self._order.check(rows, chunk.file, chunk.first_row)
+            self._order.check(rows, chunk)
         for name, writer in self._flats.items():
             if name == "given":
                 writer.append(np.full(n, _given(chunk), dtype=np.uint8))
@@ -101,7 +102,9 @@ class _Rows:
                 writer.append(rows.array(f"@history.{name.removeprefix('time.')}.time"))
             else:
                 column = self._column[name]
-                writer.append(rows.array(column) if column in rows.columns else np.zeros(n, dtype=writer.dtype))
+                writer.append(
+                    rows.array(column) if column in rows.columns else np.zeros(n, dtype=writer.dtype)
+                )
         self._times(rows)
         self.spill.add(rows)
 
@@ -143,7 +146,9 @@ def _given(chunk: LogChunk) -> int:
     return SPLITS.index(chunk.split)
 
 
-def _read_events(source: LogSource, history: History, work: Path, hash_key: bytes | None) -> tuple[Spill, EventKeys]:
+def _read_events(
+    source: LogSource, history: History, work: Path, hash_key: bytes | None
+) -> tuple[Spill, EventKeys]:
     if history.name not in source.events:
         raise DataError(
             f"Expected a file of events for history {history.name!r} (source = 'file'), got events for "
