@@ -36,7 +36,6 @@ VERBS: dict[str, Verb] = {
     "recommend": Verb("the best items for a user by a run", "recommend"),
     "data get": Verb("obtain a public data set", "data_get"),
     "data list": Verb("the public data sets that `data get` knows", "data_list"),
-    "forget": Verb("remove a user from prepared data", "forget"),
 }
 
 
