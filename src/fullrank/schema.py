@@ -254,7 +254,8 @@ class Task:
     """Something to predict. A label is positive, negative or *not yet known*.
 
     A positive label is known at `label_time` (a column; the row's time if empty); any other at row time + `window`
-    seconds. A label not known by the data's `as_of` is masked, never a silent 0. `parent` is the funnel's step before
+    seconds. Until the data's `as_of` has passed both, the label is masked, never a silent 0; that holds for an early
+    positive too, since its negative neighbours are not known yet. `parent` is the funnel's step before
     (a conversion's click); `scenarios` restricts a task to rows of those scenarios; `classes` is for `multiclass`.
     """
 

@@ -37,6 +37,7 @@ class _Data:
     as_of: int = 0
     items: None = None
     views: dict = field(default_factory=dict)
+    windows: dict = field(default_factory=dict)
 
     def blocks(self, split, partitions):
         return [_Block(0, i, sum(sizes), len(sizes)) for i, sizes in enumerate(self.requests_of_block)]

@@ -174,7 +174,7 @@ def prepared_batch(transform, rows, inputs, clicks):
         through_disk(block.requests), through_disk(block.rows), block.num_requests, block.num_rows
     )
     sources = (HistorySource({name: column.values for name, column in lists.items()}), clicks)
-    return assemble(read, inputs, sources=sources, items=transform.items, views={}, as_of=NEVER - 1)
+    return assemble(read, inputs, sources=sources, items=transform.items, views={}, as_of=NEVER - 1, windows={})
 
 
 @pytest.mark.parametrize("hash_key", [None, b"0123456789abcdef"])

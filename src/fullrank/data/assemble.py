@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MICROSECONDS = 1_000_000
 LABEL_COLUMNS = ("@weight", "@sample_rate", "@propensity")
 Views = Mapping[str, np.ndarray]  # key space -> local id of the data -> local id of the model
+Windows = Mapping[str, int]  # task -> attribution window, in the unit of times
 
 
 class ItemAttributes(Protocol):
@@ -96,14 +97,22 @@ def pack_fields(columns: Columns, fields: tuple[Field, ...], n: int, views: View
     return PackedBlock(ids_nF, numbers_nF, bags, vectors)
 
 
-def pack(block: EncodedBlock, inputs: Inputs, *, views: Views, as_of: int, store: int = 0) -> Packed:
-    """Lay the columns that `inputs` names side by side and decide which labels are known at `as_of`."""
+def pack(
+    block: EncodedBlock, inputs: Inputs, *, views: Views, as_of: int, windows: Windows, store: int = 0
+) -> Packed:
+    """Lay the columns that `inputs` names side by side and decide which labels count.
+
+    A label counts if it is known at `as_of` and its window is closed by then. A positive that came early waits with
+    the negatives of its time: known positives beside unknown negatives would be a sample of positives.
+    """
     n, rows = block.num_rows, block.rows
     values = np.zeros((n, len(inputs.tasks)), dtype=np.float32)
     known = np.zeros((n, len(inputs.tasks)), dtype=bool)
     for place, task in enumerate(inputs.tasks):
         if f"@label.{task}" in rows:  # absent where there is nothing to compare with (predict, serve)
             known[:, place] = array(rows, f"@known_at.{task}") <= as_of
+            if windows.get(task) and "@time" in rows:
+                known[:, place] &= array(rows, "@time") <= as_of - windows[task]
             values[:, place] = np.where(known[:, place], array(rows, f"@label.{task}"), 0.0)
     spans = []
     for history in inputs.histories:
@@ -275,10 +284,11 @@ def assemble(
     items: ItemAttributes | None,
     views: Views,
     as_of: int,
+    windows: Windows,
     labels: bool = True,
 ) -> Batch:
     """The whole block as one batch, rows in their order. `sources`: one event store per history of `inputs`."""
-    packed = pack(block, inputs, views=views, as_of=as_of)
+    packed = pack(block, inputs, views=views, as_of=as_of, windows=windows)
     stores = tuple((source,) for source in sources)
     every = np.arange(block.num_rows)
     return take(packed, every, inputs, sources=stores, items=items, views=views, labels=labels)

@@ -104,8 +104,9 @@ class Loader:
 
     def _pack(self, block: BlockRef) -> Packed:
         encoded = self.data.read(block, self.inputs)
+        data = self.data
         return pack(
-            encoded, self.inputs, views=self.data.views, as_of=self.data.as_of, store=block.partition
+            encoded, self.inputs, views=data.views, as_of=data.as_of, windows=data.windows, store=block.partition
         )
 
     def _take(self, packed: Packed, index: np.ndarray) -> Batch:

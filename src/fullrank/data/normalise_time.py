@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fullrank.data.columns import NEVER
 from fullrank.data.normalise_cells import Cells, first_failing
-from fullrank.schema import TimeUnit
+from fullrank.schema import Schema, TimeUnit
 
 TICKS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1, "position": 1}  # one unit in stored ticks
 FIRST = -62_135_596_800_000_000  # 0001-01-01 in µs
@@ -24,6 +24,11 @@ ZONE = r"[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 def ticks(seconds: int, unit: TimeUnit) -> int:
     """A lag or window of the schema in the unit that times are stored in; beside positions it counts positions."""
     return seconds if unit == "position" else seconds * 1_000_000
+
+
+def task_windows(schema: Schema) -> dict[str, int]:
+    """The attribution window of every task that has one, in the unit that times are stored in."""
+    return {task.name: ticks(task.window, schema.time_unit) for task in schema.tasks if task.window}
 
 
 def times(cells: Cells, unit: TimeUnit, *, missing: bool = False) -> np.ndarray:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullrank.data.assemble import LABEL_COLUMNS, Views
+from fullrank.data.assemble import LABEL_COLUMNS, Views, Windows
 from fullrank.data.columns import Columns, DataError, EncodedBlock, array, from_arrow
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Field, Inputs
 from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
+from fullrank.data.normalise_time import task_windows
 from fullrank.schema import did_you_mean
 
 if TYPE_CHECKING:
@@ -105,6 +106,11 @@ class PreparedData:
         return from_toml(path.read_text(encoding="utf-8"), str(path))
 
     @cached_property
+    def windows(self) -> Windows:
+        """The attribution window of every task that has one."""
+        return task_windows(self.schema)
+
+    @cached_property
     def lineage(self) -> Lineage:
         from fullrank.data.lineage import Lineage
 
@@ -155,7 +161,7 @@ class PreparedData:
         requests = ["@user", "@time", *_names(inputs.request)]
         for history in inputs.histories:
             requests += [f"@history.{history.name}.end", f"@history.{history.name}.length"]
-        rows = ["@request", *LABEL_COLUMNS, *_names(inputs.candidate)]
+        rows = ["@request", "@time", *LABEL_COLUMNS, *_names(inputs.candidate)]
         rows += [f"@{what}.{task}" for task in inputs.tasks for what in ("label", "known_at")]
         return self._block(block, requests, rows)
 

@@ -17,6 +17,7 @@ from fullrank.data.id_map import IdMap
 from fullrank.data.inputs import Inputs
 from fullrank.data.item_table import ItemTable
 from fullrank.data.normalise import Normalised, Origin, normalise
+from fullrank.data.normalise_time import task_windows
 from fullrank.data.request_groups import first_rows
 from fullrank.data.scalers import Scalers
 from fullrank.schema import Schema, SchemaError, did_you_mean
@@ -155,6 +156,7 @@ class Transform:
             items=self.items,
             views=views or {},
             as_of=as_of,
+            windows=task_windows(self.schema),
             labels=labels,
         )
 

@@ -105,7 +105,7 @@ def open_log(data: str, say: Callable[[str], None]) -> tuple[LogSource, bool, st
 
 
 def _simulated() -> LogSource:
-    return SimulatedLog(SimulatorConfig(rows=100_000, users=2_000, ads=500, campaigns=50, seed=1))
+    return SimulatedLog(SimulatorConfig(rows=100_000, users=2_000, ads=500, campaigns=40, seed=1))
 
 
 def run_demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:

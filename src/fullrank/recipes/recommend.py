@@ -70,7 +70,7 @@ def recommend(
             rows |= _missing(field, len(items))
     block = EncodedBlock(requests, rows, 1, len(items))
     batch = assemble(
-        block, inputs, sources=stores, items=items, views=view.views, as_of=data.as_of, labels=False
+        block, inputs, sources=stores, items=items, views=view.views, as_of=data.as_of, windows={}, labels=False
     )
     with torch.inference_mode():
         logits = ranker(batch).logits
