@@ -103,7 +103,7 @@ def append_labels(
         for number, (task, labels) in enumerate(late.items()):
             places[task] = f"late-{number}"
             kept = Late(*(getattr(labels, column)[met[task]] for column in LATE))
-            _save(folder / places[task], {column: getattr(kept, column) for column in LATE})
+            save_columns(folder / places[task], {column: getattr(kept, column) for column in LATE})
         entry = PartitionEntry(
             name=name,
             kind="corrections",
@@ -237,7 +237,7 @@ def _resolve(
                     row, place = (np.concatenate(column) for column in zip(*parts, strict=True))
                     name = f"{len(entries):03d}"
                     labels = late[task]
-                    _save(
+                    save_columns(
                         folder / name,
                         {"row": row, "label": labels.label[place], "known_at": labels.known_at[place]},
                     )
@@ -255,7 +255,8 @@ def blocks_of(path: Path, column: str):
             yield array(from_arrow(reader.get_batch(number), [column]), column)
 
 
-def _save(folder: Path, columns: dict[str, np.ndarray]) -> None:
+def save_columns(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    """One `.npy` file a column."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in columns.items():
         writer = flat.FlatWriter(folder / f"{name}.npy", values.dtype)

@@ -40,12 +40,13 @@ class BlockWriter:
         ends = np.cumsum(rows_of_requests(block))
         count = int(np.searchsorted(ends, self.block_rows, side="right"))
         count = block.num_requests if last and ends[-1] <= self.block_rows else max(count, 1)
-        self._write(take_requests(block, np.arange(count)))
+        self.write(take_requests(block, np.arange(count)))
         self._pending = [take_requests(block, np.arange(count, block.num_requests))]
         if not self._pending[0].num_rows:
             self._pending = []
 
-    def _write(self, block: EncodedBlock) -> None:
+    def write(self, block: EncodedBlock) -> None:
+        """One block as it is (none if it has no rows)."""
         batches = to_arrow(block.requests), to_arrow(block.rows)
         if not self._files:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ class BlockWriter:
         while self._pending:
             self._write_one(last=True)
         if not self._files and self._empty is not None:
-            self._write(self._empty)
+            self.write(self._empty)
         for sink, writer in self._files:
             writer.close()
             sink.close()
