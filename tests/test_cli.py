@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -258,3 +259,24 @@ def test_training_again_finds_the_finished_run(world: Path, capsys: pytest.Captu
     assert "holds another run" in capsys.readouterr().err
     assert main(["train"]) == 2
     assert "RANKER is one of: dcnv2, rankmixer" in capsys.readouterr().out
+
+
+PAGES = ("README.md", "docs/cli.md", "CHANGELOG.md")
+
+
+def test_the_pages_name_verbs_that_exist() -> None:
+    root = Path(__file__).parents[1]
+    text = "\n".join((root / page).read_text(encoding="utf-8") for page in PAGES)
+    found = re.findall(r"(?:^|`|&& )fullrank ((?:[a-z]+ )?[a-z]+)", text, re.M)
+    assert len(found) > 10
+    assert [words for words in found if words not in VERBS and words.split()[0] not in VERBS] == []
+
+
+def test_the_python_of_the_readme_runs(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").symlink_to(world / "data")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(program, "README.md", "exec"), names)  # the page's own code
+    assert names["trained"].result.finished
