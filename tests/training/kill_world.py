@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch._dynamo  # torch's optimizers import it; here the fork server does so once for all children
 from tiny_world import OBJECTIVE, TASKS, TinyLoader, TinyRanker, create_run
+from tqdm import tqdm
 
 from fullrank.evaluation.evaluate import evaluate
 from fullrank.training.config import TrainConfig
@@ -43,6 +45,7 @@ class Moment:
 def train_until(path: Path, moment: Moment | None, parent: Connection) -> None:
     """The child: make the run or open it, train, and die when the moment comes."""
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
 
     def dying(kind: Kind, function: Callable[..., Any]) -> Callable[..., Any]:
         calls = 0

@@ -274,3 +274,19 @@ def test_accumulating_equals_larger_batches_where_they_weigh_the_same(tmp_path):
         tensors.append(all_tensors(run))
     for name, tensor in tensors[0].items():
         assert torch.allclose(tensor.double(), tensors[1][name].double(), rtol=1e-4, atol=1e-6), name
+
+
+def test_a_stop_during_a_validation_does_not_validate_twice(tmp_path):
+    class StopsThere(Watching):
+        def on_validate(self, ranker, step, metrics):
+            super().on_validate(ranker, step, metrics)
+            if step == 3:  # no checkpoint is due at this step: the one of the stop comes after the validation
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    config, plain = replace(CONFIG, validate_every_steps=3), TinyRanker.Config(plain=True)
+    run, undisturbed = create_run(tmp_path / "a", config), create_run(tmp_path / "b", config)
+    assert fit(run, config=config, ranker=TinyRanker(plain), callbacks=(StopsThere(),)).step == 3
+    fit(run, config=config, ranker=TinyRanker(plain), callbacks=(again := Watching(),))
+    fit(undisturbed, config=config, ranker=TinyRanker(plain))
+    assert [step for step, _ in again.validated] == [4, 6, 8]
+    assert lines_of(run) == lines_of(undisturbed)
