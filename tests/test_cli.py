@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -191,6 +192,20 @@ def test_prepare_append_and_late_labels(tmp_path: Path, world: Path, capsys: pyt
     (tmp_path / "late.csv").write_text("impression_id,label,time\n10001,perhaps,1\n")
     assert run(tmp_path, "prepare {0}/late.csv --append {0}/data --labels") == 2
     assert "late.csv: row 1, column 'label': expected 0 or 1" in capsys.readouterr().err
+
+
+def test_forget_removes_a_user_once(tmp_path: Path, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(world / "data", tmp_path / "data")
+    shutil.copytree(world / "run", tmp_path / "run")
+    command = "forget 7 --data {0}/data --runs {0}/run --json {0}/report.json"
+    assert run(tmp_path, command) == 0
+    assert "removed" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["found"] and report["rows"] > 0 and report["runs"] == 1
+    assert run(tmp_path, command) == 0
+    assert not json.loads((tmp_path / "report.json").read_text())["found"]
+    assert run(tmp_path, "recommend {0}/run --data {0}/data --user 7 --k 1") == 0
+    assert "never seen" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

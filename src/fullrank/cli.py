@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train a ranker on prepared data; run again to resume", "train"),
     "evaluate": Verb("the metrics of a run on a split of prepared data", "evaluate"),
     "recommend": Verb("the best items for a user by a run", "recommend"),
+    "forget": Verb("remove a user's rows, history and key from prepared data", "forget"),
     "data get": Verb("obtain a public data set", "data_get"),
     "data list": Verb("the public data sets that `data get` knows", "data_list"),
 }
