@@ -28,9 +28,11 @@ Windows = Mapping[str, int]  # task -> attribution window, in the unit of times
 
 
 class ItemAttributes(Protocol):
-    """What a batch needs of the item table: encoded attributes by item id."""
+    """What a batch needs of the item table: encoded attributes by item id, of items seen before some moment."""
 
-    def attributes(self, name: str, item_ids: np.ndarray) -> np.ndarray | Ragged: ...
+    def attributes(
+        self, name: str, item_ids: np.ndarray, before_E: np.ndarray | None = None
+    ) -> np.ndarray | Ragged: ...
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,8 @@ def _read_history(
         at_offsets = np.concatenate([[0], np.cumsum(lengths[np.concatenate(order)])])
         index = Ragged(np.arange(at_offsets[-1]), at_offsets).take(place).values
         columns = {name: np.concatenate([piece[name] for piece in pieces])[index] for name in columns}
-    return HistoryBatch(_event_block(inputs, columns, items, views), torch.from_numpy(offsets))
+    before_E = np.repeat(time_R, lengths)
+    return HistoryBatch(_event_block(inputs, columns, before_E, items, views), torch.from_numpy(offsets))
 
 
 def _event_columns(
@@ -240,16 +243,20 @@ def _event_columns(
 
 
 def _event_block(
-    inputs: HistoryInputs, stored: dict[str, np.ndarray], items: ItemAttributes | None, views: Views
+    inputs: HistoryInputs,
+    stored: dict[str, np.ndarray],
+    before_E: np.ndarray,
+    items: ItemAttributes | None,
+    views: Views,
 ) -> FeatureBlock:
-    """Event columns, with the attributes of the events' items looked up by item id."""
+    """Event columns, with the attributes of the events' items as they were known before the request's time."""
     columns: Columns = dict(stored)
     item_ids = _ids(stored["item"], inputs.fields[0], views)
     for field in inputs.fields:
         if field.name not in columns:
             if items is None:
                 raise ValueError(f"History {inputs.name!r} asks for {field.name!r}, and there is no item table.")
-            columns[field.name] = items.attributes(field.name.removeprefix("item."), item_ids)
+            columns[field.name] = items.attributes(field.name.removeprefix("item."), item_ids, before_E)
     return _tensors(pack_fields(columns, inputs.fields, len(item_ids), views))
 
 

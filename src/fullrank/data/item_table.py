@@ -5,6 +5,10 @@ append adds items it brings for the first time, and items that now have an id of
 An item whose key has no own id yet still has a row in the catalogue (its id is the unknown row it shares), but no
 history event can tell it from others, so it is not reached by id. In a `hashed` key space the item that came first
 into a bucket stands for it (our choice).
+
+Lists and files of events can show an item before any row of the log does. Where the log has a clock, `attributes` gives
+a request only those of items first seen strictly before it: what was not known yet is missing. Positions may be each
+user's own, so where the log has only those there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -21,18 +25,20 @@ import pyarrow as pa
 from fullrank.data.columns import Columns, Ragged, from_arrow, to_arrow
 from fullrank.data.encode_columns import encode_feature, take_rows
 from fullrank.data.id_map import MISSING_ID, IdMap
+from fullrank.data.normalise_values import ALWAYS
 from fullrank.data.normalised import Normalised, codes_of, concat_column
 from fullrank.data.scalers import Scalers
 from fullrank.schema import Schema
 
-_OWN = ("@code", "@id", "@reached")  # columns of a segment beside the attributes
+_OWN = ("@code", "@id", "@reached", "@time")  # columns of a segment beside the attributes
 _TEXT = "@text."
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
     """n items, oldest segment first. `code` uint64, `id` int32 (key space of the role item), `reached` bool (whether
-    that id leads here), `key` large_string; `columns`: encoded item features, `texts`: text features.
+    that id leads here), `time` int64 µs (when it was first seen; the least int64 in a log without a clock), `key`
+    large_string; `columns`: encoded item features, `texts`: text features.
 
     `num_saved` items came with earlier versions; the rest are this version's segment.
     """
@@ -40,6 +46,7 @@ class ItemTable:
     code: np.ndarray
     id: np.ndarray
     reached: np.ndarray
+    time: np.ndarray
     key: pa.Array
     columns: Columns
     texts: dict[str, pa.Array]
@@ -60,9 +67,14 @@ class ItemTable:
         """The catalogue row of each item id, -1 where there is none; int64."""
         return self._row_of_id[np.minimum(ids, len(self._row_of_id) - 1)]
 
-    def attributes(self, name: str, item_ids: np.ndarray) -> np.ndarray | Ragged:
-        """Encoded attribute `name` by item id. An id without attributes gets id 1 (missing), NaN, or an empty bag."""
+    def attributes(
+        self, name: str, item_ids: np.ndarray, before_E: np.ndarray | None = None
+    ) -> np.ndarray | Ragged:
+        """Encoded attribute `name` by item id. An id without attributes gets id 1 (missing), NaN, or an empty bag; so
+        does, with `before_E` (the moment each is asked at), an item that was not yet seen before that moment."""
         rows = self.rows_of_ids(item_ids)
+        if before_E is not None and len(self):
+            rows = np.where(self.time[rows] < before_E, rows, -1)
         column = self.columns[name]
         if isinstance(column, Ragged):
             with_empty = Ragged(column.values, np.append(column.offsets, column.offsets[-1]))
@@ -94,6 +106,7 @@ class ItemTable:
         index = np.arange(self.num_saved, len(self))
         reached = self.reached[index].view(np.uint8)
         columns: Columns = {"@code": self.code[index], "@id": self.id[index], "@reached": reached}
+        columns["@time"] = self.time[index]
         columns |= {name: take_rows(column, index) for name, column in self.columns.items()}
         batch = to_arrow(columns).append_column("@key", self.key.slice(self.num_saved))
         for name, text in self.texts.items():
@@ -119,9 +132,9 @@ class ItemTable:
             batch = pa.ipc.open_file(pa.memory_map(str(folder / f"{version:03d}.arrow"))).get_batch(0)
             text_names = [name for name in batch.schema.names if name.startswith(_TEXT)]
             columns = from_arrow(batch, [n for n in batch.schema.names if n not in (*text_names, "@key")])
-            code, id, reached = (codes_of(columns.pop(name)) for name in _OWN)
+            code, id, reached, time = (codes_of(columns.pop(name)) for name in _OWN)
             texts = {name.removeprefix(_TEXT): batch.column(name) for name in text_names}
-            tables.append(ItemTable(code, id, reached.view(bool), batch.column("@key"), columns, texts))
+            tables.append(ItemTable(code, id, reached.view(bool), time, batch.column("@key"), columns, texts))
         table = tables[0]
         for newer in tables[1:]:
             table = table.append(newer)
@@ -140,6 +153,7 @@ class ItemTable:
             np.concatenate([own.code, newer.code]),
             np.concatenate([own.id, newer.id]),
             np.concatenate([own.reached, newer.reached]),
+            np.concatenate([own.time, newer.time]),
             pa.concat_arrays([own.key, newer.key]),
             {name: concat_column([column, newer.columns[name]]) for name, column in own.columns.items()},
             {name: pa.concat_arrays([text, newer.texts[name]]) for name, text in own.texts.items()},
@@ -152,6 +166,7 @@ class ItemTable:
             self.code[index],
             self.id[index],
             self.reached[index],
+            self.time[index],
             self.key.take(at),
             {name: take_rows(column, index) for name, column in self.columns.items()},
             {name: text.take(at) for name, text in self.texts.items()},
@@ -230,7 +245,8 @@ class ItemTableBuilder:
         reached = np.full(len(ids), True) if id_map.space.policy == "hashed" else ids >= id_map.first_key_id
         keys = rows.keys["item"]
         place = np.searchsorted(keys.unique_codes, code)
-        new = ItemTable(code, ids, reached, keys.unique_texts.take(pa.array(place)), columns, rows.texts)
+        time = rows.array("@time") if self.schema.roles.time else np.full(len(code), ALWAYS)
+        new = ItemTable(code, ids, reached, time, keys.unique_texts.take(pa.array(place)), columns, rows.texts)
         return new if self.known is None else self.known.append(new)
 
 
