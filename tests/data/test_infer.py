@@ -260,7 +260,7 @@ def test_list_columns_become_histories_vectors_and_weighted_values(tmp_path: Pat
     numbers = [int(ad[3:]) for ad in log["ad_id"]]
     log["ad_vector"] = [vectors[a].tolist() for a in numbers]
     log["ad_kinds"] = [kinds_of_ad[a] for a in numbers]
-    log["ad_kinds_weights"] = [[float(k) + 0.5 for k in kinds_of_ad[a]] for a in numbers]
+    log["ad_kind_weights"] = [[float(k) + 0.5 for k in kinds_of_ad[a]] for a in numbers]
     log["nested"] = [{"a": 1}] * N
     guessed = guess(write_parquet(tmp_path / "log.parquet", log))
     schema = guessed.schema
@@ -269,8 +269,11 @@ def test_list_columns_become_histories_vectors_and_weighted_values(tmp_path: Pat
     assert (hist.order, hist.max_length) == ("oldest_first", 5)
     assert [feature.column for feature in hist.features] == ["hist_action"]
     assert schema.feature("ad_vector").dim == 6
-    assert schema.feature("ad_kinds").weights == "ad_kinds_weights"
+    assert schema.feature("ad_kinds").weights == "ad_kind_weights"
     assert "nested: type struct" in guessed.toml()
+    nameless = renamed(log, hist_ts="hist_39", hist_ad_id="hist_40", hist_action="hist_41")
+    hist = guess(write_parquet(tmp_path / "log.parquet", nameless)).schema.history("hist")
+    assert (hist.item, hist.time) == ("hist_40", "hist_39")
     newest_first = log | {name: [c[::-1] for c in log[name]] for name in ("hist_ad_id", "hist_ts", "hist_action")}
     schema = guess(write_parquet(tmp_path / "log.parquet", newest_first)).schema
     assert schema.history("hist").order == "newest_first"
@@ -294,10 +297,11 @@ def test_without_a_label_it_says_what_to_add(tmp_path: Path) -> None:
 
 
 def test_what_came_of_a_row_is_never_an_input(tmp_path: Path) -> None:
-    log = ads_log() | {"label": [[-1, 1, 5][i % 3] for i in range(N)], "liked": ["maybe"] * N, "grade": [1] * N}
+    log = ads_log() | {"liked": ["maybe"] * N, "p_click": [0.1, 0.2] * (N // 2)}
+    log["label"] = [[-1, 1, 5][i % 3] for i in range(N)]
     guessed = guess(write_parquet(tmp_path / "log.parquet", log))
     assert [task.name for task in guessed.schema.tasks] == ["click", "purchase"]
-    assert not {"label", "liked"} & set(kinds(guessed.schema))
+    assert not {"label", "liked", "p_click"} & set(kinds(guessed.schema))
     assert "#   label: named like a label, but integers from -1 to 5 are neither 0/1 nor classes" in guessed.toml()
     log["label"] = [i % 4 for i in range(N)]
     task = guess(write_parquet(tmp_path / "log.parquet", log)).schema.tasks[2]

@@ -16,7 +16,7 @@ import numpy as np
 
 from fullrank.data import infer_histories, infer_tasks
 from fullrank.data.infer_features import Kind, kind_of, one_value_per_key, owner_of, weights_for, why_useless
-from fullrank.data.infer_names import is_action_name, is_label_name, is_time_name, role_rank
+from fullrank.data.infer_names import is_action_name, is_label_name, is_prediction_name, is_time_name, role_rank
 from fullrank.data.infer_sample import SAMPLE_ROWS, Column, Sample, read_sample
 from fullrank.schema import Feature, History, Roles, Schema, Task, TimeUnit
 from fullrank.schema_toml import to_toml
@@ -205,6 +205,9 @@ class _Guesser:
                 continue
             if is_action_name(column) or is_label_name(column):
                 self.left_out[column.name] = "named like what came of the row, which is not known before"
+                continue
+            if is_prediction_name(column):
+                self.left_out[column.name] = "named like a probability of a label: add it if it is known beforehand"
                 continue
             if useless := why_useless(column):
                 self.left_out[column.name] = useless

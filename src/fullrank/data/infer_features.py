@@ -159,12 +159,12 @@ def _kind_of_list(column: Column) -> Kind:
 def weights_for(column: Column, lists: list[Column]) -> Column | None:
     """The list column of numbers that holds the weight of each value of `column`: the same lengths in every row."""
     for other in lists:
-        stem = tuple(word for word in other.words if word not in WEIGHT_WORDS)
+        stem = {word.rstrip("s") for word in other.words if word not in WEIGHT_WORDS}
         if (
             other is not column
             and other.type in ("numbers", "integers")
             and set(other.words) & WEIGHT_WORDS
-            and set(stem) <= set(column.words)
+            and stem <= {word.rstrip("s") for word in column.words}
             and np.array_equal(other.lengths, column.lengths)
         ):
             return other

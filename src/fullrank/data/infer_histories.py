@@ -13,6 +13,7 @@ from fullrank.data.infer_sample import Column, Sample
 from fullrank.schema import EventFeature, EventOutcome, History, Roles, Task, TimeUnit
 
 _NEWEST = 100
+_TEN_YEARS = 3_652 * 86_400
 
 
 @dataclass
@@ -82,7 +83,9 @@ def inline(sample: Sample, item: Column | None, time: Column | None, unit: TimeU
 def _one_inline(
     name: str, columns: list[Column], item: Column | None, row_time: Column | None, unit: TimeUnit
 ) -> Found:
-    times = [c for c in columns if c.type == "integers" and is_time_name(c)]
+    integers = [c for c in columns if c.type == "integers"]
+    times = [c for c in integers if is_time_name(c)]
+    times = times or [c for c in integers if row_time and _just_before(c, row_time, unit)]
     keys = [c for c in columns if c.type in ("integers", "texts") and c not in times]
     if not keys:
         return Found(None, left_out={c.name: "a list of a history that has no item column" for c in columns})
@@ -138,6 +141,13 @@ def _order_of(time: Column, row_time: Column | None, unit: TimeUnit) -> tuple[st
     if not (step < 0).any():
         return "oldest_first", ""
     return ("newest_first", "") if not (step > 0).any() else ("", "are not in order within a row")
+
+
+def _just_before(column: Column, row_time: Column, unit: TimeUnit) -> bool:
+    """Whether every value, as a time, lies within the ten years before its row: no id does so by chance."""
+    rows = row_time.seconds(unit)[np.repeat(np.arange(len(column.lengths)), column.lengths)]
+    age = rows - column.numbers / _per_second(unit) if not column.flat.null_count else np.array([-1.0])
+    return len(age) > 0 and float(rows.min()) > _TEN_YEARS and age.min() >= 0 and age.max() < _TEN_YEARS
 
 
 def _per_second(unit: TimeUnit) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fullrank.data.infer_sample import Column
 
 _USERS = ("user", "member", "customer", "viewer", "visitor", "reviewer", "account", "profile", "player", "reader")
@@ -36,7 +38,9 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "campaign": ("campaignid", "campaign", "campid", "cmpid"),
     "advertiser": ("advertiserid", "advertiser", "adverid", "advid"),
     "propensity": ("propensity", "propensityscore", "pscore", "loggingprob", "actionprob", "displayprob"),
-    "exploration": ("exploration", "isexploration", "explore", "isexplore", "israndom", "random", "randomflag"),
+    "exploration": (
+        *("exploration", "isexploration", "explore", "isexplore", "explored", "israndom", "random", "randomflag"),
+    ),
     "sample_rate": ("samplerate", "samplingrate", "keeprate", "downsamplerate", "negativesamplerate"),
     "weight": ("weight", "sampleweight", "rowweight", "instanceweight"),
     "bid": ("bid", "bidprice", "bidamount", "bidcpm", "maxbid"),
@@ -119,6 +123,13 @@ def is_click_name(column: Column) -> bool:
 def is_action_name(column: Column) -> bool:
     """Named for what the user did in this row: like a label, known only afterwards."""
     return squashed(column) in _ACTIONS
+
+
+def is_prediction_name(column: Column) -> bool:
+    """Named for the probability of a label (`p_click`, `pctr`, `predicted_conversion`)."""
+    event = "".join(column.words)
+    named = re.fullmatch(r"(?:p|prob|probability|pred|predicted|prediction)(.+)", event)
+    return named is not None and named.group(1) in _BINARY_EVENTS | {"ctr", "cvr"}
 
 
 def is_time_name(column: Column) -> bool:
