@@ -299,9 +299,11 @@ def test_without_a_label_it_says_what_to_add(tmp_path: Path) -> None:
 def test_what_came_of_a_row_is_never_an_input(tmp_path: Path) -> None:
     log = ads_log() | {"liked": ["maybe"] * N, "p_click": [0.1, 0.2] * (N // 2)}
     log["label"] = [[-1, 1, 5][i % 3] for i in range(N)]
+    log["label_type"] = [1 + i % 2 for i in range(N)]
     guessed = guess(write_parquet(tmp_path / "log.parquet", log))
     assert [task.name for task in guessed.schema.tasks] == ["click", "purchase"]
     assert not {"label", "liked", "p_click"} & set(kinds(guessed.schema))
+    assert "#   label_type: named like a label, but integers from 1 to 2" in guessed.toml()
     assert "#   label: named like a label, but integers from -1 to 5 are neither 0/1 nor classes" in guessed.toml()
     log["label"] = [i % 4 for i in range(N)]
     task = guess(write_parquet(tmp_path / "log.parquet", log)).schema.tasks[2]

@@ -13,6 +13,7 @@ from fullrank.data.infer_sample import Column, Sample
 from fullrank.schema import EventFeature, EventOutcome, History, Roles, Task, TimeUnit
 
 _NEWEST = 100
+_SHARED = 0.5  # of a list's distinct values are items of the log: then they are items (our choice)
 _TEN_YEARS = 3_652 * 86_400
 
 
@@ -60,7 +61,7 @@ def from_log(sample: Sample, roles: Roles, tasks: Mapping[str, tuple[Task, Colum
         history = History(name="past", max_length=_NEWEST, features=tuple(features), outcomes=(outcome,))
         comments["history.past"] = f"{base}, all of them: {task.column} = 1 in {share:.1%}"
         return Found(history, comments, actions)
-    comments["history.past"] = f"{base}, all of them: no 0/1 label says which count"
+    comments["history.past"] = f"{base}, all of them: no 0/1 label that is known at once says which count"
     return Found(History(name="past", max_length=_NEWEST, features=tuple(features)), comments, actions)
 
 
@@ -89,9 +90,10 @@ def _one_inline(
     keys = [c for c in columns if c.type in ("integers", "texts") and c not in times]
     if not keys:
         return Found(None, left_out={c.name: "a list of a history that has no item column" for c in columns})
-    shares = {c.name: share_known(c.flat, item.array) if item else 0.0 for c in keys}
-    events = max(keys, key=lambda c: (shares[c.name] >= 0.2, bool(ITEM_WORDS & set(c.words)), c.distinct))
-    shared = shares[events.name] >= 0.2
+    # A handful of codes is always found among many items: only what has many values can be the items themselves.
+    shares = {c.name: share_known(c.flat, item.array) if item and c.distinct >= 20 else 0.0 for c in keys}
+    events = max(keys, key=lambda c: (shares[c.name] >= _SHARED, bool(ITEM_WORDS & set(c.words)), c.distinct))
+    shared = shares[events.name] >= _SHARED
     order, problem = "oldest_first", ""
     time = times[0] if times else None
     if time is not None:

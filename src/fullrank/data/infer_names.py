@@ -106,10 +106,10 @@ def _event(column: Column) -> str:
 def is_label_name(column: Column) -> bool:
     """Named for what came of the row (`click`, `is_click`, `label`, `rating`): never an input of the same row."""
     event = _event(column)
-    bare = not event or event.isdigit()  # label, target, label_2
-    return (bare and bool(set(column.words) & _LABEL_AFFIXES - {"is", "has", "did", "was"})) or (
-        event in _BINARY_EVENTS or event in _GRADED_EVENTS
-    )
+    if {"label", "labels"} & set(column.words):
+        return not is_time_name(column)
+    bare = not event or event.isdigit()  # target, y_2
+    return (bare and bool(set(column.words) & {"target", "y", "outcome"})) or event in _BINARY_EVENTS | _GRADED_EVENTS
 
 
 def is_graded_name(column: Column) -> bool:

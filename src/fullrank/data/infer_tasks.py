@@ -64,7 +64,7 @@ def _kind(column: Column) -> tuple[str | None, str, int]:
     if column.type == "number":
         return "regression", "numbers with fractions in a column named like a label", 0
     low, high = int(column.numbers.min()), int(column.numbers.max())
-    if low >= 0 and high < _MOST_CLASSES:
+    if low >= 0 and high < _MOST_CLASSES and column.distinct > 2:
         return "multiclass", f"integers from {low} to {high} in a column named like a label", high + 1
     return None, f"named like a label, but integers from {low} to {high} are neither 0/1 nor classes 0, 1, 2, …", 0
 
