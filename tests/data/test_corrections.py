@@ -94,18 +94,19 @@ def test_the_last_to_come_counts_and_the_same_again_is_nothing(out: Path) -> Non
     assert not again.is_new and "Nothing to do" in str(again) and files(out) == held
 
 
-def test_a_label_is_unknown_until_its_time(out: Path) -> None:
+def test_a_late_label_counts_from_its_time_on(out: Path) -> None:
     append_labels(late([7]), out, as_of=LATER * SECOND - 1)
-    data = PreparedData.open(out)
-    assert data.as_of == LATER * SECOND - 1
     inputs = Inputs.of(SCHEMA)
 
-    def known(as_of: int) -> int:
+    def positives(data: PreparedData) -> int:
         blocks = (data.read(ref, inputs) for ref in data.blocks("train"))
-        packed = (pack(b, inputs, views={}, as_of=as_of, windows=data.windows) for b in blocks)
-        return sum(int(part.known_BK[:, inputs.tasks.index("bought")].sum()) for part in packed)
+        packed = (pack(b, inputs, views={}, as_of=data.as_of, windows=data.windows) for b in blocks)
+        return sum(int(part.values_BK[:, inputs.tasks.index("bought")].sum()) for part in packed)
 
-    assert known(data.as_of + 1) == known(data.as_of) + 1
+    early, then = PreparedData.open(out), PreparedData.open(out)
+    assert early.as_of == LATER * SECOND - 1
+    then.as_of += 1
+    assert positives(then) == positives(early) + 1
 
 
 def test_carried_events_take_late_labels_as_outcomes(out: Path) -> None:

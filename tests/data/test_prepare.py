@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from small_log import DAY, SCHEMA, Memory, rows
 
-from fullrank.data import flat, partition_writer, spill
+from fullrank.data import spill
 from fullrank.data.columns import DataError, EncodedBlock, Ragged, array
 from fullrank.data.commit import LOCK, undertaking
 from fullrank.data.keys import code_of_key
@@ -588,4 +588,11 @@ def test_a_moment_may_be_a_date(tmp_path: Path) -> None:
         time = array(block.requests, "@time") // SECOND
         expected = np.where(time >= 1_002_000, "test", np.where(time >= 1_001_200, "valid", "train"))
         assert (expected == split).all()
-    assert flat.STEP > 0 and partition_writer.BLOCK_ROWS > 0
+
+
+def test_progress_names_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(Memory(rows()), tmp_path / "quiet", split=BY_TIME)
+    assert capsys.readouterr().err == ""
+    prepare(Memory(rows()), tmp_path / "data", split=BY_TIME, progress=True)
+    shown = capsys.readouterr().err
+    assert all(stage in shown for stage in ("read:", "group by user: 100%", "fit:", "encode: 100%"))

@@ -23,6 +23,7 @@ from fullrank.data import flat, splits
 from fullrank.data.columns import NEVER, span_positions
 from fullrank.data.history import HistorySource
 from fullrank.data.keys import splitmix64
+from fullrank.data.stages import Done
 
 BUCKET_ROWS = 1 << 16
 CARRIED = np.dtype([("dest", "<i8"), ("partition", "<i8"), ("place", "<i8")])
@@ -130,7 +131,11 @@ def _bucket(user: np.ndarray, request: np.ndarray, piece: slice, bits: int) -> n
 
 
 def group(
-    work: Path, rows: RowKeys, histories: Sequence[Wanted], order: splits.PerUserOrder | None = None
+    work: Path,
+    rows: RowKeys,
+    histories: Sequence[Wanted],
+    order: splits.PerUserOrder | None = None,
+    done: Done = lambda rows: None,
 ) -> Grouped:
     """Group all rows (see the module). `work` is a folder for files; `order` asks for a split by users' order."""
     n = len(rows.user)
@@ -158,6 +163,7 @@ def group(
             result.split[records["row"]] = splits.per_user_order(order, users.user, users.order, users.first)
         for store in stores:
             store.add(number, records, users)
+        done(len(records))
     for store in stores:
         result.histories[store.wanted.name] = store.close()
     return result

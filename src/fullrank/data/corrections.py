@@ -23,6 +23,7 @@ from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
 from fullrank.data.normalise import Origin, normalise
 from fullrank.data.normalise_cells import row_error
 from fullrank.data.normalise_time import ticks
+from fullrank.data.prepare_checks import check_hash_key
 from fullrank.data.source import LogSource
 from fullrank.schema import History, Roles, Schema, Task, did_you_mean
 from fullrank.schema_toml import from_toml
@@ -79,8 +80,6 @@ def append_labels(
     One impression and task may come twice only with the same label and time. Impressions that no row has are counted
     and left out. `as_of` becomes the given moment, or at least the latest `time`. Raises `DataError`.
     """
-    from fullrank.data.prepare import check_hash_key
-
     out = Path(out)
     manifest = Manifest.load(out)
     schema = from_toml((out / "schema.toml").read_text(encoding="utf-8"))

@@ -27,7 +27,8 @@ from fullrank.data.keys import code_of_key
 from fullrank.data.lineage import Lineage
 from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
 from fullrank.data.partition_writer import BlockWriter, take_requests
-from fullrank.data.prepare import check_hash_key, load_transform
+from fullrank.data.prepare import load_transform
+from fullrank.data.prepare_checks import check_hash_key
 from fullrank.schema import Schema
 from fullrank.schema_toml import from_toml
 

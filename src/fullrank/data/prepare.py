@@ -6,10 +6,7 @@ What is long is in files of the work folder. Equal input gives equal bytes.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +24,14 @@ from fullrank.data.item_table import ItemTable
 from fullrank.data.lineage import Lineage
 from fullrank.data.manifest import FORMAT, MANIFEST, Manifest, PartitionEntry
 from fullrank.data.partition_writer import BLOCK_ROWS
+from fullrank.data.prepare_checks import check_hash_key, check_schema, chosen_split, key_check, partition_with
 from fullrank.data.scalers import Scalers
 from fullrank.data.source import LogSource
-from fullrank.data.splits import AllTrain, ByHash, ByTime, GivenFiles, PerUserOrder, Split
+from fullrank.data.splits import AllTrain, ByHash, ByTime, PerUserOrder, Split
 from fullrank.data.stage_encode import Earlier, encode
 from fullrank.data.stage_fit import extend_ids, fit_items, fit_scalers, last_training_time
-from fullrank.data.stage_read import Read, Tick, read
+from fullrank.data.stage_read import Read, read
+from fullrank.data.stages import Stages
 from fullrank.data.transform import Transform
 from fullrank.schema import Schema
 from fullrank.schema_toml import to_toml
@@ -92,8 +91,8 @@ def prepare(
     Raises `DataError`: bad records, other input for a folder that has some, another schema or hash key on append, an
     append to a `PerUserOrder` split, no training rows, someone else writing, no space. Then nothing has changed.
     """
-    with undertaking(Path(out)) as work, _progress(progress) as tick:
-        return _Preparation(source, Path(out), work, hash_key, as_of, budget or Budget(), tick).run(
+    with undertaking(Path(out)) as work, Stages(progress) as stages:
+        return _Preparation(source, Path(out), work, hash_key, as_of, budget or Budget(), stages).run(
             split, append
         )
 
@@ -109,34 +108,39 @@ class _Preparation:
         hash_key: bytes | None,
         as_of: int | None,
         budget: Budget,
-        tick: Tick,
+        stages: Stages,
     ):
         self.source, self.schema, self.out, self.work = source, source.schema, out, work
-        self.hash_key, self.as_of, self.budget, self.tick = hash_key, as_of, budget, tick
+        self.hash_key, self.as_of, self.budget, self.stages = hash_key, as_of, budget, stages
         self.old = Manifest.load(out) if (out / MANIFEST).exists() else None
         self.toml = to_toml(self.schema)
-        self.schema_hash = digest(self.toml)
 
     def run(self, asked: Split | None, append: bool) -> PrepareReport:
         if self.old:
             check_hash_key(self.old, self.hash_key)
-            self._check_schema(self.old)
+            check_schema(self.out, self.old, self.toml)
         events = [f"{name}={events.fingerprint()}" for name, events in sorted(self.source.events.items())]
         contents = digest(self.source.fingerprint(), *events)
-        there = self._there(contents, asked, append)
+        there = partition_with(self.out, self.old, contents, asked, self.as_of, append)
         if there:
             return PrepareReport(folder=self.out, partition=there, is_new=False)
-        split = self._split(asked)
+        split = chosen_split(self.schema, self.old, asked)
+        Transform(
+            self.schema, {}, Scalers()
+        )  # what it refuses of a schema is better heard before all is read
         before = self.old.to_json() if self.old else ""
         options = f"{FORMAT} {splits.to_json(split)} {self.as_of} {self.budget.block_rows}"
-        fingerprint = digest(contents, self.schema_hash, before, _key_check(self.hash_key), options)
+        fingerprint = digest(contents, digest(self.toml), before, key_check(self.hash_key), options)
         name = f"{len(self.old.partitions) if self.old else 0:04d}-{fingerprint[:8]}"
         return self._prepare(name, fingerprint, contents, split)
 
     def _prepare(self, name: str, fingerprint: str, contents: str, split: Split) -> PrepareReport:
         old, folder = self.old, self.out / "partitions" / name
-        inputs = read(self.source, self.work, split, self.hash_key, self.tick)
+        self.stages.begin("read")
+        inputs = read(self.source, self.work, split, self.hash_key, self.stages.done)
+        num_rows = inputs.rows.num_rows
         earlier = self._earlier()
+        self.stages.begin("group by user", num_rows)
         grouped = self._group(inputs, split, folder, earlier)
         of_row = self._splits(inputs, grouped, split)
         if old is None and not splits.counts(of_row)["train"]:
@@ -144,8 +148,21 @@ class _Preparation:
                 f"Expected training rows, got none of {len(of_row)}: choose another split than {split}."
             )
         before = load_transform(self.out, old, self.schema) if old else None
+        self.stages.begin("fit", num_rows)
         fitted = self._fit(inputs, of_row, grouped, before)
-        encoded = encode(inputs, grouped, of_row, fitted, folder, self.work, earlier, self.budget.block_rows)
+        self.stages.begin("encode", num_rows)
+        encoded = encode(
+            inputs,
+            grouped,
+            of_row,
+            fitted,
+            folder,
+            self.work,
+            earlier,
+            self.budget.block_rows,
+            self.stages.done,
+        )
+        self.stages.begin("commit")
         lineage = (Lineage.from_json(old.lineage) if old else Lineage()).extend(fitted.id_maps)
         fixed = self._save(fitted)
         entry = PartitionEntry(
@@ -164,10 +181,10 @@ class _Preparation:
             {path.relative_to(self.out).as_posix() for path in fixed} | set(files_under(self.out, folder))
         )
         manifest = Manifest(
-            schema_hash=self.schema_hash,
+            schema_hash=digest(self.toml),
             split=old.split if old else splits.to_json(split),
             as_of=self.as_of if self.as_of is not None else max(known, old.as_of) if old else known,
-            key_check=_key_check(self.hash_key),
+            key_check=key_check(self.hash_key),
             lineage=lineage.to_json(),
             fitted_at=old.fitted_at if old else name,
             partitions=(*(old.partitions if old else ()), entry),
@@ -191,7 +208,9 @@ class _Preparation:
         last = last_training_time(self.schema, grouped.request_time, of_row)
         empty = {space: IdMap.empty(self.schema.key_space(space)) for space in self.schema.used_key_spaces()}
         maps = before.id_maps if before else empty
-        maps = extend_ids(self.schema, inputs, of_row, last, maps, self.work, self.budget.keys)
+        maps = extend_ids(
+            self.schema, inputs, of_row, last, maps, self.work, self.budget.keys, self.stages.done
+        )
         scalers = before.scalers if before else fit_scalers(self.schema, inputs, of_row, last)
         items = fit_items(self.schema, inputs, maps, scalers, before.items if before else None)
         return Transform(self.schema, maps, scalers, items)
@@ -211,67 +230,6 @@ class _Preparation:
             (self.out / "schema.toml").write_text(self.toml, encoding="utf-8")
             files += [self.out / "transform" / "scalers.json", self.out / "schema.toml"]
         return files
-
-    def _there(self, contents: str, asked: Split | None, append: bool) -> str:
-        """The partition that holds this input already, or "" if it is to be prepared."""
-        if self.old is None:
-            if append:
-                raise DataError(
-                    f"Expected prepared data in {self.out} to append to, found none: prepare it first."
-                )
-            return ""
-        first = self.old.partitions[0]
-        if append:
-            return next((entry.name for entry in self.old.partitions if entry.source == contents), "")
-        same = asked is None or splits.to_json(asked) == self.old.split
-        if first.source == contents and same and self.as_of in (None, self.old.as_of):
-            return first.name
-        what = "another input" if first.source != contents else "the same input with other options"
-        raise DataError(
-            f"{self.out} holds prepared data, and this is {what}. To add it as one more partition, append; to start "
-            "anew, choose another folder."
-        )
-
-    def _split(self, asked: Split | None) -> Split:
-        if self.old is None:
-            if asked is None:
-                raise DataError(
-                    "Expected a split, got none: GivenFiles, ByTime, PerUserOrder, ByHash or AllTrain."
-                )
-            return self._checked(asked)
-        first = splits.from_json(self.old.split)
-        if isinstance(first, PerUserOrder) or isinstance(asked, PerUserOrder):
-            raise DataError(
-                "Expected a log that can grow, got a split by each user's order, which is for a closed log: an append "
-                "would move the cuts of every user. Prepare the whole log anew, or split by time or by hash."
-            )
-        repeated = first if isinstance(first, (GivenFiles, ByHash)) else AllTrain()
-        return self._checked(asked or repeated)
-
-    def _checked(self, split: Split) -> Split:
-        roles = self.schema.roles
-        if isinstance(split, ByTime) and not (roles.time or roles.order):
-            raise DataError(
-                "Expected a time or an order in the log to split by time, and the schema names neither."
-            )
-        if isinstance(split, PerUserOrder) and not roles.user:
-            raise DataError(
-                "Expected the role user to split by each user's order, and the schema does not name it."
-            )
-        if isinstance(split, ByHash):
-            split.column(self.schema)
-        return split
-
-    def _check_schema(self, old: Manifest) -> None:
-        if old.schema_hash == self.schema_hash:
-            return
-        stored = (self.out / "schema.toml").read_text(encoding="utf-8")
-        lines = list(difflib.unified_diff(stored.splitlines(), self.toml.splitlines(), n=0, lineterm=""))
-        changed = "; ".join(line for line in lines[2:] if not line.startswith("@@"))
-        raise DataError(
-            f"Expected the schema that {self.out} was prepared with, got another (- there, + here): {changed}. "
-            "Use its schema.toml, or prepare into another folder."
-        )
 
     def _earlier(self) -> Earlier:
         """What a new partition takes over from those before."""
@@ -303,7 +261,8 @@ class _Preparation:
             for history in self.schema.histories
             if history.layout == "by_user"
         ]
-        return group(self.work, inputs.keys, wanted, split if isinstance(split, PerUserOrder) else None)
+        order = split if isinstance(split, PerUserOrder) else None
+        return group(self.work, inputs.keys, wanted, order, self.stages.done)
 
     def _splits(self, inputs: Read, grouped: Grouped, split: Split) -> np.ndarray:
         """The split of each row, that of its request's first row."""
@@ -340,18 +299,6 @@ class _Preparation:
         return copy
 
 
-@contextmanager
-def _progress(show: bool) -> Iterator[Tick]:
-    """Rows read so far, on standard error."""
-    if not show:
-        yield lambda rows: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" rows", unit_scale=True, desc="read") as bar:
-        yield bar.update
-
-
 def load_transform(folder: Path, manifest: Manifest, schema: Schema) -> Transform:
     """The fitted state of a folder of prepared data, at its newest version (without the hash key)."""
     spaces = Lineage.from_json(manifest.lineage).versions[-1].spaces
@@ -362,26 +309,3 @@ def load_transform(folder: Path, manifest: Manifest, schema: Schema) -> Transfor
     segments = [int(Path(name).stem) for name in manifest.files if name.startswith("items/")]
     items = ItemTable.load(folder / "items", segments) if segments else None
     return Transform(schema, maps, Scalers.load(folder / "transform" / "scalers.json"), items)
-
-
-def check_hash_key(manifest: Manifest, hash_key: bytes | None) -> None:
-    """Raise unless the keys were hashed (or not) the same way."""
-    if manifest.key_check == _key_check(hash_key):
-        return
-    if not manifest.key_check:
-        raise DataError(
-            "Expected no hash key: the keys of this data are not hashed. Leave it out, or prepare anew."
-        )
-    if hash_key is None:
-        raise DataError(
-            "Expected the hash key that this data was prepared with, got none: its keys are hashed."
-        )
-    raise DataError(
-        "Expected the hash key that this data was prepared with, got another: no key would be found again."
-    )
-
-
-def _key_check(hash_key: bytes | None) -> str:
-    if hash_key is None:
-        return ""
-    return hashlib.blake2b(b"fullrank key check", key=hash_key, digest_size=16).hexdigest()

@@ -25,6 +25,7 @@ from fullrank.data.partition_writer import BlockWriter, take_requests
 from fullrank.data.spill import Gathered
 from fullrank.data.splits import SPLITS
 from fullrank.data.stage_read import Read
+from fullrank.data.stages import Done
 from fullrank.data.transform import Transform
 from fullrank.schema import History, Schema
 
@@ -55,6 +56,7 @@ def encode(
     work: Path,
     earlier: Earlier,
     block_rows: int,
+    done: Done,
 ) -> Encoded:
     """Write the rows and events of a partition into `folder`."""
     schema = transform.schema
@@ -90,6 +92,7 @@ def encode(
         for code, writer in enumerate(writers):
             chosen = np.flatnonzero(split_of_request == code)
             writer.add(block if len(chosen) == block.num_requests else take_requests(block, chosen))
+        done(rows.num_rows)
     for name, spill in read.events.items():
         dest = grouped.histories[name].dest
         for piece, events in spill.chunks():

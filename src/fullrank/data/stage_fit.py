@@ -17,6 +17,7 @@ from fullrank.data.keys import Keys
 from fullrank.data.normalised import Normalised, codes_of
 from fullrank.data.scalers import Scalers, ScalersFitter
 from fullrank.data.stage_read import Read
+from fullrank.data.stages import Done
 from fullrank.schema import Schema
 
 
@@ -47,6 +48,7 @@ def extend_ids(
     maps: Mapping[str, IdMap],
     work: Path,
     budget: int,
+    done: Done,
 ) -> dict[str, IdMap]:
     """The id maps after the training rows of this input.
 
@@ -61,6 +63,7 @@ def extend_ids(
         for name, space in columns.items():
             if space in counters:
                 _count(counters[space], rows.keys[name], rows.columns[name], times)
+        done(rows.num_rows)
     for history in schema.histories:
         if history.name in read.events and last_training is not None:
             spaces = {

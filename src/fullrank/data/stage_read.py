@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from fullrank.data.normalise import Normalised, Origin, normalise, normalise_eve
 from fullrank.data.source import LogChunk, LogSource
 from fullrank.data.spill import Spill, TimeOrder
 from fullrank.data.splits import SPLITS, ByHash, GivenFiles, Split
+from fullrank.data.stages import Done
 from fullrank.schema import History, Schema
-
-Tick = Callable[[int], object]  # told of rows as they are done
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class Read:
     known_max: int | None
 
 
-def read(source: LogSource, work: Path, split: Split, hash_key: bytes | None, tick: Tick) -> Read:
+def read(source: LogSource, work: Path, split: Split, hash_key: bytes | None, done: Done) -> Read:
     """Stream the source once. Raises `DataError` at the first record that is not what the schema says."""
     schema = source.schema
     rows = _Rows(schema, work, split, hash_key)
     try:
         for chunk in source.chunks():
             rows.add(chunk)
-            tick(chunk.records.num_rows)
+            done(chunk.records.num_rows)
         rows.close()
         if rows.spill.num_rows == 0:
             raise DataError(f"Expected rows in {source.name}, got none: there is nothing to prepare.")
