@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from small_log import SCHEMA, Memory, rows
 
+from fullrank.data import forget as forgetting
 from fullrank.data.columns import DataError, EncodedBlock, Ragged, array
 from fullrank.data.corrections import append_labels
 from fullrank.data.forget import forget
@@ -213,3 +215,20 @@ def test_what_cannot_be_forgotten_says_why(tmp_path: Path) -> None:
     assert not forget(out, "nobody", hash_key=SECRET).found
     with pytest.raises(DataError, match="is not prepared"):
         forget(tmp_path / "none", WHO)
+
+
+def test_an_interrupted_forget_has_forgotten_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "data"
+    data = two_days(out)
+    before = contents(data)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "commit", fail)
+        with pytest.raises(DataError, match="Nothing was changed"):
+            forget(out, WHO)
+    assert PreparedData.open(out).manifest == data.manifest and contents(PreparedData.open(out)) == before
+    assert len(list((out / "partitions").iterdir())) == 2
+    assert forget(out, WHO).found and traces(out) == []
