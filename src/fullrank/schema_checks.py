@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, get_args
 if TYPE_CHECKING:
     from fullrank.schema import Schema
 
-# What every event has of its own, so that no feature or outcome of an event can be called so.
-EVENT_COLUMNS = ("item", "time", "available", "age")
+# What every event (or the index of events by user) has of its own: no feature or outcome of an event is called so.
+EVENT_COLUMNS = ("item", "time", "available", "age", "user", "start")
 
 
 class SchemaError(ValueError):
