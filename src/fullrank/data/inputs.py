@@ -12,16 +12,19 @@ from typing import Literal
 from fullrank.schema import Feature, Schema
 
 FieldKind = Literal["categorical", "multi", "numeric", "vector"]
+FieldOwner = Literal["user", "context", "item", "pair", "event"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One input of a model. `key_space` is set for categorical and multi, `dim` for vector."""
+    """One input of a model. `key_space` is set for categorical and multi, `dim` for vector. `of` says whose it is
+    (as in `Feature`; "event" in a history), so that a model of users or of items alone can take its own."""
 
     name: str
     kind: FieldKind
     key_space: str = ""
     dim: int = 0
+    of: FieldOwner = "event"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +49,26 @@ class Inputs:
 
     @staticmethod
     def of(schema: Schema, *, last_n: int | None = None, exclude: tuple[str, ...] = ()) -> Inputs:
-        """Everything the schema offers a model, less the feature and history names in `exclude`.
+        """Everything the schema offers a model, less the features, histories and tasks named in `exclude`.
 
         `last_n` shortens every history (the schema's `max_length` if None). Text is never an input.
         """
 
-        def field(name: str, feature: Feature) -> Field:
+        def field(name: str, feature: Feature, of: FieldOwner) -> Field:
             kind = feature.kind
             if kind == "categorical" and schema.key_space(feature.key_space).hashes > 1:
                 kind = "multi"  # one key takes several rows of a hashed space: a bag of them
             assert kind != "text"
-            return Field(name=name, kind=kind, key_space=feature.key_space, dim=feature.dim)
+            return Field(name=name, kind=kind, key_space=feature.key_space, dim=feature.dim, of=of)
 
         def usable(owners: tuple[str, ...]) -> tuple[Field, ...]:
             every = schema.all_features()
             return tuple(
-                field(f.name, f) for f in every if f.of in owners and f.kind != "text" and f.name not in exclude
+                field(f.name, f, f.of) for f in every if f.of in owners and f.kind != "text" and f.name not in exclude
             )
 
         attributes = tuple(
-            field(f"item.{f.name}", f)
+            field(f"item.{f.name}", f, "event")
             for f in schema.features
             if f.of == "item" and f.kind in ("categorical", "multi") and f.name not in exclude
         )
@@ -86,7 +89,7 @@ class Inputs:
             request=usable(("user", "context")),
             candidate=usable(("item", "pair")),
             histories=tuple(histories),
-            tasks=tuple(task.name for task in schema.tasks),
+            tasks=tuple(task.name for task in schema.tasks if task.name not in exclude),
         )
 
     def key_spaces(self) -> tuple[str, ...]:

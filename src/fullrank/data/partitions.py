@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from fullrank.schema import Schema
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataState:
+    """Which partitions there were, and what was known: what a run was trained on."""
+
+    partitions: tuple[str, ...]
+    as_of: int
+
+
 @dataclass(frozen=True)
 class BlockRef:
     """Block `number` of one split of partition `partition` (an index); its rows start at `first_row` of the split."""
@@ -127,10 +135,31 @@ class PreparedData:
     def items(self) -> ItemTable | None:
         return self.transform.items
 
+    @property
+    def state(self) -> DataState:
+        """What there is now: enough to open it again as it is, after appends."""
+        return DataState(partitions=tuple(entry.name for entry in self.manifest.partitions), as_of=self.as_of)
+
+    def at(self, state: DataState) -> PreparedData:
+        """The data as they were at `state`: partitions and late labels that came since are left out."""
+        there = {entry.name: entry for entry in self.manifest.partitions}
+        gone = [name for name in state.partitions if name not in there]
+        if gone:
+            raise DataError(
+                f"Expected {self.folder} to have the partitions {list(state.partitions)}, {gone} are gone "
+                "(`forget` rewrites partitions). Start a new run."
+            )
+        kept = tuple(there[name] for name in state.partitions)
+        data = PreparedData(self.folder, replace(self.manifest, partitions=kept, as_of=state.as_of))
+        data.transform = self.transform
+        return data
+
     def pinned(self, transform: Transform) -> PreparedData:
         """The same partitions as a run sees them that pinned an earlier version: ids its maps have not got become the
         unknown row (or bucket) their keys would have had, and item attributes are those of its own item table."""
         data = PreparedData(self.folder, self.manifest)
+        data.transform = self.transform
+        data.as_of = self.as_of
         data.views = {
             name: self.transform.id_maps[name].view(id_map.num_rows)
             for name, id_map in transform.id_maps.items()
@@ -198,12 +227,13 @@ class PreparedData:
         for entry, late in self._corrections.get((self.partitions[block.partition].entry.name, block.split), []):
             label, known_at = f"@label.{entry.task}", f"@known_at.{entry.task}"
             low, high = np.searchsorted(late["row"], [block.first_row, block.first_row + block.num_rows])
-            if low == high or label not in rows:
+            come = np.flatnonzero(late["known_at"][low:high] <= self.as_of) + low  # later ones are still to come
+            if not len(come) or label not in rows:
                 continue
-            place = late["row"][low:high] - block.first_row
+            place = late["row"][come] - block.first_row
             rows = {**rows, label: array(rows, label).copy(), known_at: array(rows, known_at).copy()}
-            array(rows, label)[place] = late["label"][low:high]
-            array(rows, known_at)[place] = late["known_at"][low:high]
+            array(rows, label)[place] = late["label"][come]
+            array(rows, known_at)[place] = late["known_at"][come]
         return replace(encoded, rows=rows)
 
 

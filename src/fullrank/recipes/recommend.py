@@ -46,6 +46,7 @@ def recommend(
     missing, and go through the same model as unknown rows. `pair` features are missing: they belong to a row that
     does not exist yet. Scores the whole catalogue: for millions of items put a retriever in front.
     """
+    data.lineage.check(run.record.lineage, str(run.path))
     transform = run.transform()
     view = data.pinned(transform)
     inputs = run.record.inputs

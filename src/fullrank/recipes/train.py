@@ -42,22 +42,33 @@ def train_ranker(
     seed: int = 0,
     last_n: int | None = None,
     exclude: tuple[str, ...] = (),
-    partitions: tuple[int, ...] | None = None,
     callbacks: Sequence[Callback] = (),
     how_to_resume: str = "",
 ) -> Trained:
     """Train the ranker that `config` (a ranker's `Config`) describes on the train split, from where `path` stands.
 
     Args:
-        path: the run's folder. A run with the same settings that is there already is taken up where it stopped.
+        path: the run's folder. A run with the same settings that is there already is taken up where it stopped, on
+            the rows and labels it began with, whatever was appended since.
         seed: of the first weights; `training.seed` is that of the order of rows and of dropout.
         last_n: newest events of each history to read (the schema's `max_length` if None).
         exclude: names of features and histories the model shall not see.
-        partitions: indices of the partitions to train on (all if None).
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
-    num_rows = {name: id_map.num_rows for name, id_map in data.transform.id_maps.items()}
+    other = [task for task in data.schema.tasks if task.kind != "binary" and task.name in inputs.tasks]
+    if other:
+        raise ValueError(
+            f"Expected binary tasks, got {other[0].kind} task {other[0].name!r}: no objective here learns it yet. "
+            f"Leave it out (exclude={other[0].name!r})."
+        )
     objective = BinaryCrossEntropy(tasks=inputs.tasks)
+    pin, state, transform = data.lineage.pin, data.state, data.transform
+    if (Path(path) / "run.json").exists():
+        there = Run.open(path)
+        data.lineage.check(there.record.lineage, str(path))
+        pin, state, transform = there.record.lineage, there.record.data or state, there.transform()
+        data = data.at(state).pinned(transform)
+    num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
     run = Run.create(
         path,
         type_tag=ranker_name(ranker_class_of(config)),
@@ -66,21 +77,14 @@ def train_ranker(
         num_rows=num_rows,
         seed=seed,
         schema=data.schema,
-        transform=data.transform,
-        lineage=data.lineage.pin,
+        transform=transform,
+        lineage=pin,
         train=training,
         objective=objective,
+        data=state,
     )
     ranker = config.build(inputs, num_rows, seed)
-    loader = Loader(
-        data,
-        inputs,
-        "train",
-        batch_size=training.batch_size,
-        seed=training.seed,
-        shuffle=True,
-        partitions=partitions,
-    )
+    loader = Loader(data, inputs, "train", batch_size=training.batch_size, seed=training.seed, shuffle=True)
     has_valid = data.num_rows("valid") > 0
     valid = Loader(data, inputs, "valid", batch_size=EVALUATION_BATCH) if has_valid else None
 

@@ -25,6 +25,7 @@ import fullrank
 from fullrank.config_json import dumps, encode, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.lineage import Pin
+from fullrank.data.partitions import DataState
 from fullrank.schema import Schema
 from fullrank.schema_toml import from_toml, to_toml
 from fullrank.training.callbacks import Result
@@ -47,7 +48,8 @@ class RunError(ValueError):
 class RunRecord:
     """`run.json`. `config` is the ranker's own configuration and `objective` the objective's, as JSON: who knows their
     classes decodes them (`config_json.decode`). `num_rows`: rows of each key space's tables. `seed`: what the ranker
-    was built with. `lineage`: the version of the id lineage that the run pins."""
+    was built with. `lineage`: the version of the id lineage that the run pins. `data`: the partitions it learns from
+    and what was known of their labels; a resumed run reads no more than that (None: not of prepared data)."""
 
     format: int
     fullrank: str
@@ -59,6 +61,7 @@ class RunRecord:
     lineage: Pin
     train: TrainConfig
     objective: Any
+    data: DataState | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Run:
         lineage: Pin,
         train: TrainConfig,
         objective: Any,
+        data: DataState | None = None,
     ) -> Run:
         """Make the folder, whole or not at all; or open the one that is there if it is the same run.
 
@@ -104,6 +108,7 @@ class Run:
             lineage=lineage,
             train=train,
             objective=encode(objective),
+            data=data,
         )
         if (path / "run.json").exists():
             there = Run.open(path)
