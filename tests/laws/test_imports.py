@@ -65,6 +65,8 @@ def violations(source: str, importer: str, file: str) -> list[str]:
     found = []
     for line, name in imported(source):
         other = room_of(name)
+        if other is None and name != "fullrank" and name.split(".")[1] != "__version__":
+            found.append(f"{file}:{line}: {own} imports {name} from the package's face: import it from its room")
         if other is None or other == own:
             continue
         if floor_of(other) < floor_of(own):
@@ -83,7 +85,8 @@ def test_imports_point_downward_only() -> None:
     for path in modules():
         file = path.relative_to(ROOT).as_posix()
         dotted = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
-        found += violations(path.read_text(encoding="utf-8"), dotted, file)
+        if dotted != "fullrank.__init__":  # the face stands before all rooms and holds names of theirs
+            found += violations(path.read_text(encoding="utf-8"), dotted, file)
     assert not found, "\n" + "\n".join(found)
     assert len(modules()) > 10
 
