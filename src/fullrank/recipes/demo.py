@@ -78,7 +78,6 @@ def rankers_of_demo() -> dict[str, Any]:
             embedding=embedding,
             tokenizer=TokenizerConfig(mode="chunk", num_tokens=8, token_width=64),
             num_layers=2,
-            dropout=0.2,
         ),
     }
 
@@ -114,7 +113,7 @@ def run_demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResu
     source, real, note = open_log(config.data, say)
     say(f"Data: {note}")
     training = TrainConfig(
-        epochs=2 if config.quick else 6, batch_size=512, lr=1e-3, seed=config.seed, checkpoint_every_steps=None
+        epochs=2 if config.quick else 3, batch_size=512, lr=1e-3, seed=config.seed, checkpoint_every_steps=None
     )
     table: list[DemoRow] = []
     predictions: dict[str, Predictions] = {}
@@ -187,7 +186,7 @@ def _new_users(
     if source.schema.time_unit == "position" or not source.schema.roles.time:
         return []
     data = prepare_once(source, home / "data-by-time", ByTime(valid=0.1, test=0.1), say)
-    short = replace(training, epochs=min(training.epochs, 2))
+    short = replace(training, epochs=1 if config.quick else 2)  # whom training never saw, it cannot learn by heart
     runs = {
         name: _train(name, ranker, data, home / "by-time", short, config.seed, say)
         for name, ranker in rankers_of_demo().items()
