@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ def run_demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResu
     begun = time.monotonic()
     source, real, note = open_log(config.data, say)
     say(f"Data: {note}")
+    for role in ("user", "item"):
+        if not getattr(source.schema.roles, role):
+            raise ValueError(f"The demo recommends items to users: {source.name} has no role {role!r}. Use `train`.")
     training = TrainConfig(
         epochs=2 if config.quick else 3, batch_size=512, lr=1e-3, seed=config.seed, checkpoint_every_steps=None
     )
@@ -161,7 +165,8 @@ def _train(
 ) -> Trained:
     begun = time.monotonic()
     again = "fullrank demo (the same command again)"
-    path = folder / f"{name.lower()}-{training.epochs}-epochs-seed-{seed}"
+    settings = f"{ranker} {training} {seed}"  # another setting, another folder: a run is what it was made with
+    path = folder / f"{name.lower()}-{blake2b(settings.encode(), digest_size=4).hexdigest()}"
     trained = train_ranker(ranker, data, path, training, seed=seed, last_n=20, how_to_resume=again)
     if not trained.result.finished:
         raise KeyboardInterrupt
