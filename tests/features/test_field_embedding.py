@@ -119,6 +119,25 @@ def test_numeric_embedding_is_linear_in_the_value():
         embedding(torch.zeros(5, 1))
 
 
+def test_numeric_embedding_and_its_gradients_are_those_of_choosing_by_where():
+    torch.manual_seed(1)
+    embedding = NumericEmbedding(3, 4)
+    numbers_nF = torch.randn(6, 3)
+    numbers_nF[torch.tensor([0, 2, 5]), torch.tensor([1, 1, 2])] = NAN
+    chosen = [parameter.detach().clone().requires_grad_() for parameter in embedding.parameters()]
+    weight_FD, bias_FD, missing_FD = chosen
+    missing_nF1 = numbers_nF.isnan().unsqueeze(-1)
+    expected = torch.where(missing_nF1, missing_FD, numbers_nF.nan_to_num().unsqueeze(-1) * weight_FD + bias_FD)
+    x_nFD = embedding(numbers_nF)
+    torch.testing.assert_close(x_nFD, expected)
+    assert torch.equal(x_nFD[0, 1], missing_FD[1])
+    slope = torch.randn(6, 3, 4)
+    (x_nFD * slope).sum().backward()
+    (expected * slope).sum().backward()
+    for ours, theirs in zip(embedding.parameters(), chosen, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_wrong_fields_and_tables_are_refused():
     with pytest.raises(ValueError, match="at least one field"):
         FieldEmbedding((), make_tables(), 3)

@@ -24,16 +24,16 @@ class DeferredDecay:
         """One step that shrinks every row by the share `rate` (in [0, 1))."""
         self.total += math.log1p(-rate)
 
-    def missing(self, rows: Tensor) -> Tensor:
-        """factor - 1 of the shrinking that the stored rows still lack; same shape as `rows`, float64."""
-        return torch.expm1(self.total - self.at_row_R[rows])
+    def factor(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each stored row still has to be multiplied by; same shape as `rows`."""
+        at_row = self.at_row_R.index_select(0, rows.reshape(-1)).view(rows.shape)
+        return at_row.neg_().add_(self.total).exp_().to(dtype)
 
-    @torch.no_grad()
-    def write(self, weight_RD: Tensor, rows_U: Tensor) -> None:
-        """Bring unique rows up to date in place."""
-        factor_U1 = (1 + self.missing(rows_U)).to(weight_RD.dtype).unsqueeze(-1)
-        weight_RD.index_copy_(0, rows_U, weight_RD.index_select(0, rows_U).mul_(factor_U1))
+    def settle(self, rows_U: Tensor, dtype: torch.dtype) -> Tensor:
+        """`factor` of unique rows, for the last time: the caller multiplies them by it now."""
+        factor_U = self.factor(rows_U, dtype)
         self.at_row_R.index_fill_(0, rows_U, self.total)
+        return factor_U
 
     @torch.no_grad()
     def flush(self, weight_RD: Tensor) -> None:

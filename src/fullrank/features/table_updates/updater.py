@@ -11,7 +11,7 @@ from fullrank.features.deferred_decay import DeferredDecay
 from fullrank.features.table_plan import Arena
 from fullrank.features.table_updates.dense import DenseAdagrad, DenseAdam
 from fullrank.features.table_updates.lazy import LazyAdam
-from fullrank.features.table_updates.row_grads import RowGrads, sum_duplicates
+from fullrank.features.table_updates.row_grads import RowGrads, sum_lookups
 from fullrank.features.table_updates.rowwise_adagrad import RowwiseAdagrad
 from fullrank.features.table_updates.rule import UpdateRule
 from fullrank.features.tables import EmbeddingTables, copy_named
@@ -53,14 +53,15 @@ class TableUpdater:
         """The gradients that backward left, duplicates summed and padding rows dropped, one per arena; clears them."""
         self._expect_same_tables()
         merged = []
-        for weight_RD, arena in zip(self.tables.arenas, self.tables.plan.arenas, strict=True):
-            grad, weight_RD.grad = weight_RD.grad, None
-            if grad is None:
+        for index, arena in enumerate(self.tables.plan.arenas):
+            weight_RD = self.tables.weight(index)
+            lookups = weight_RD.take()
+            if lookups:
+                padding = torch.tensor(arena.bases, device=weight_RD.device)
+                merged.append(sum_lookups(lookups, dropped=padding))
+            else:
                 rows_N = torch.empty(0, dtype=torch.int64, device=weight_RD.device)
                 merged.append(RowGrads(rows_N, weight_RD.new_empty(0, arena.width)))
-            else:
-                grads = sum_duplicates(grad._indices()[0], grad._values())
-                merged.append(_without_padding(grads, arena))
         return tuple(merged)
 
     @torch.no_grad()
@@ -148,17 +149,3 @@ class TableUpdater:
         self._expect_same_tables()
         if self._pending is not None:
             raise RuntimeError(f"Accumulated gradients wait for apply(): call it before you {what}.")
-
-
-def _without_padding(grads: RowGrads, arena: Arena) -> RowGrads:
-    """The same without row 0 of every table."""
-    if not len(grads.rows_U):
-        return grads
-    bases = torch.tensor(arena.bases, device=grads.rows_U.device)
-    at = torch.searchsorted(grads.rows_U, bases).clamp_(max=len(grads.rows_U) - 1)
-    padding = at[grads.rows_U[at] == bases]
-    if not len(padding):
-        return grads
-    keep_U = torch.ones_like(grads.rows_U, dtype=torch.bool)
-    keep_U[padding] = False
-    return RowGrads(grads.rows_U[keep_U], grads.values_UD[keep_U])

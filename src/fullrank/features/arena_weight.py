@@ -1,0 +1,127 @@
+"""The rows of an arena: a parameter whose look-ups note their gradients instead of adding sparse tensors.
+
+Shape suffixes: n gradients · N values (rows looked up) · R rows of the arena · D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+_GRAD: Any = torch.Tensor.grad  # the slot that torch keeps a gradient in
+
+
+@dataclass(frozen=True)
+class LookUpGrad:
+    """What one look-up got in backward: row `rows_N[i]` the gradient `grads_nD[sources_N[i]]` (None: `grads_nD[i]`)."""
+
+    rows_N: Tensor
+    grads_nD: Tensor
+    sources_N: Tensor | None = None
+
+    def values_ND(self) -> Tensor:
+        """The gradient of every row of `rows_N`."""
+        return self.grads_nD if self.sources_N is None else self.grads_nD.index_select(0, self.sources_N)
+
+
+class ArenaWeight(nn.Parameter):
+    """`[R, D]` rows, read by `rows` and `bag_sum`.
+
+    torch would make a sparse tensor of every look-up's gradient and add one to the next, which copies the sum each
+    time. Here backward only notes what each look-up got, and `take` hands the notes to who merges them. To everyone
+    else `grad` is that of a sparse embedding: None, or the (sparse, uncoalesced) sum of what backward left, made when
+    it is read, forgotten by `grad = None` and so by the `zero_grad()` of any module above. Copies have no gradient.
+
+    Not for `torch.autograd.grad` with respect to this parameter, hooks on its gradient, or second derivatives: they
+    find none. Copy the rows into a parameter of your own for those.
+    """
+
+    _lookups: list[LookUpGrad]
+
+    def __new__(cls, data: Tensor, requires_grad: bool = True) -> ArenaWeight:
+        weight_RD = super().__new__(cls, data, requires_grad)
+        weight_RD._lookups = []
+        return weight_RD
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return ArenaWeight, (self.data, self.requires_grad)
+
+    def rows(self, rows: Tensor, factor: Tensor | None) -> Tensor:
+        """factor * row of each of `rows`, `[...] -> [..., D]`. The gradient is that of the product: a factor is what
+        the stored row still lacks, not part of the model."""
+        return _Rows.apply(self, rows, factor)
+
+    def bag_sum(self, rows_N: Tensor, offsets: Tensor, weights_N: Tensor | None, factor_N: Tensor | None) -> Tensor:
+        """sum(w * factor * row) over each bag, `[n, D]`; bag i holds `[offsets[i], offsets[i + 1])`, w is 1 without
+        weights. The gradient is that of factor * row, as in `rows`; weights get none."""
+        return _BagSum.apply(self, rows_N, offsets, weights_N, factor_N)
+
+    def take(self) -> list[LookUpGrad]:
+        """What backward left since the last `take`, in its order; `grad` is None afterwards."""
+        before = _GRAD.__get__(self)
+        lookups = [] if before is None else [LookUpGrad(before._indices()[0], before._values())]
+        lookups += self._lookups
+        self.grad = None
+        return lookups
+
+    @property
+    def grad(self) -> Tensor | None:
+        if self._lookups:
+            lookups = self.take()
+            rows_N = torch.cat([lookup.rows_N for lookup in lookups])
+            values_ND = torch.cat([lookup.values_ND() for lookup in lookups])
+            self.grad = torch.sparse_coo_tensor(rows_N[None], values_ND, self.shape, check_invariants=False)
+        return _GRAD.__get__(self)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        self._lookups.clear()
+        _GRAD.__set__(self, value)
+
+
+class _Rows(Function):
+    @staticmethod
+    def forward(ctx: Any, weight_RD: ArenaWeight, rows: Tensor, factor: Tensor | None) -> Tensor:
+        ctx.lookups = weight_RD._lookups
+        ctx.save_for_backward(rows)
+        x = F.embedding(rows, weight_RD)
+        return x if factor is None else x.mul_(factor.unsqueeze(-1))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
+        (rows,) = ctx.saved_tensors
+        ctx.lookups.append(LookUpGrad(rows.reshape(-1), grad.reshape(-1, grad.shape[-1])))
+        return None, None, None
+
+
+class _BagSum(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight_RD: ArenaWeight,
+        rows_N: Tensor,
+        offsets: Tensor,
+        weights_N: Tensor | None,
+        factor_N: Tensor | None,
+    ) -> Tensor:
+        ctx.lookups = weight_RD._lookups
+        ctx.save_for_backward(rows_N, offsets, weights_N)
+        share_N = weights_N if factor_N is None else factor_N if weights_N is None else weights_N * factor_N
+        return F.embedding_bag(
+            rows_N, weight_RD, offsets, mode="sum", per_sample_weights=share_N, include_last_offset=True
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad_nD: Tensor) -> tuple[None, None, None, None, None]:
+        rows_N, offsets, weights_N = ctx.saved_tensors
+        owner_N = torch.repeat_interleave(offsets.diff(), output_size=len(rows_N))
+        if weights_N is None:
+            ctx.lookups.append(LookUpGrad(rows_N, grad_nD, owner_N))
+        else:
+            ctx.lookups.append(LookUpGrad(rows_N, grad_nD.index_select(0, owner_N).mul_(weights_N.unsqueeze(-1))))
+        return None, None, None, None, None
