@@ -12,6 +12,7 @@ from fullrank.data.by_user import EventKeys, RowKeys
 from fullrank.data.columns import NEVER, DataError
 from fullrank.data.event_writer import of_the_log
 from fullrank.data.normalise import Normalised, Origin, normalise, normalise_events
+from fullrank.data.normalise_time import ticks
 from fullrank.data.source import LogChunk, LogSource
 from fullrank.data.spill import Spill, TimeOrder
 from fullrank.data.splits import SPLITS, ByHash, GivenFiles, Split
@@ -115,9 +116,11 @@ class _Rows:
             self._knows(high)
         for task in self.schema.tasks:
             known_at = rows.array(f"@known_at.{task.name}")
-            happened = known_at[(rows.array(f"@label.{task.name}") > 0) & (known_at != NEVER)]
-            if len(happened):  # a log that holds a conversion was read after it
-                self._knows(int(happened.max()))
+            happened = (rows.array(f"@label.{task.name}") > 0) & (known_at != NEVER)
+            if "@time" in rows.columns:  # a positive without a date waits for its window: that is no moment of the log
+                happened &= known_at != rows.array("@time") + ticks(task.window, self.schema.time_unit)
+            if happened.any():  # a log that holds a conversion was read after it
+                self._knows(int(known_at[happened].max()))
 
     def _knows(self, moment: int) -> None:
         self.known_max = moment if self.known_max is None else max(self.known_max, moment)
