@@ -16,7 +16,7 @@ from fullrank.features.table_updates.row_grads import sum_lookups
 from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 
 SIZES = {"user": 6, "item": 9}
-BASE = {"user.0": 0, "item.0": 6}
+BASE = {"user.main": 0, "item.main": 6}
 WIDTH = 3
 LAZY = TableOptimizer(semantics="lazy", lr=0.05, weight_decay=0.5)
 
@@ -34,8 +34,8 @@ class Model(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, ids_N: torch.Tensor) -> torch.Tensor:
-        x_ND = self.tables.gather_table("item.0", ids_N)
-        x_nD = self.tables.pool("user.0", Bag(torch.tensor([1, 1, 4]), torch.tensor([0, 2, 3])))
+        x_ND = self.tables.gather_table("item.main", ids_N)
+        x_nD = self.tables.pool("user.main", Bag(torch.tensor([1, 1, 4]), torch.tensor([0, 2, 3])))
         return (x_ND.square().sum() + x_nD.square().sum()) * self.scale
 
 
@@ -43,7 +43,7 @@ class Model(nn.Module):
 def lookups(draw):
     """(table, ids, lengths of bags, weights): a gather of one table where `lengths` is None, else a pool of it."""
     table = draw(st.sampled_from(list(BASE)))
-    ids = draw(st.lists(st.integers(0, SIZES[table[:-2]] - 1), max_size=8))
+    ids = draw(st.lists(st.integers(0, SIZES[table.removesuffix(".main")] - 1), max_size=8))
     if draw(st.booleans()):
         return table, ids, None, None
     cuts = sorted(draw(st.lists(st.integers(0, len(ids)), max_size=3)))
@@ -154,9 +154,9 @@ def test_a_read_gives_the_bits_that_writing_the_deferred_decay_will():
         updater.step()
     ids_N = torch.arange(SIZES["item"])
     stored = model.tables.weight(0).detach().clone()
-    read = model.tables.gather_table("item.0", ids_N)
+    read = model.tables.gather_table("item.main", ids_N)
     updater.flush()
-    assert torch.equal(read, model.tables.gather_table("item.0", ids_N))
+    assert torch.equal(read, model.tables.gather_table("item.main", ids_N))
     assert not torch.equal(stored, model.tables.weight(0))
 
 

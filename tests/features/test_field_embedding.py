@@ -24,7 +24,7 @@ def make_tables(width: int = 3, item_optimizer: TableOptimizer | None = None) ->
     specs = []
     for name in ("user", "item", "genre"):
         optimizer = item_optimizer if name == "item" and item_optimizer else TableOptimizer()
-        for at in range(2):
+        for at in ("main", "second"):
             specs.append(TableSpec(key_space=name, num_rows=6, width=width, set=at, init_std=1.0, optimizer=optimizer))
     return EmbeddingTables(TablePlan(tuple(specs)), 0)
 
@@ -39,7 +39,7 @@ def block() -> FeatureBlock:
 
 
 @pytest.mark.parametrize("item_optimizer", [None, DENSE], ids=["one arena", "two arenas"])
-@pytest.mark.parametrize("set_", [0, 1])
+@pytest.mark.parametrize("set_", ["main", "second"])
 def test_fields_come_out_in_their_order(item_optimizer, set_):
     tables = make_tables(item_optimizer=item_optimizer)
     embedding = FieldEmbedding(FIELDS, tables, 3, set=set_)
@@ -78,7 +78,7 @@ def test_fields_of_one_kind_need_no_reordering():
     embedding = FieldEmbedding(fields, tables, 3)
     assert embedding.order is None
     x_nFD = embedding(FeatureBlock(block().ids_nF, torch.empty(2, 0)))
-    assert torch.equal(x_nFD[0, 1], tables.logical_tables()["item.0"][2])
+    assert torch.equal(x_nFD[0, 1], tables.logical_tables()["item.main"][2])
 
 
 def test_tables_are_referred_to_and_follow_growth():
@@ -141,7 +141,7 @@ def test_numeric_embedding_and_its_gradients_are_those_of_choosing_by_where():
 def test_wrong_fields_and_tables_are_refused():
     with pytest.raises(ValueError, match="at least one field"):
         FieldEmbedding((), make_tables(), 3)
-    with pytest.raises(ValueError, match=r"table 'genre\.0' of width 4, got 3"):
+    with pytest.raises(ValueError, match=r"table 'genre\.main' of width 4, got 3"):
         FieldEmbedding(FIELDS, make_tables(), 4)
-    with pytest.raises(ValueError, match=r"No table 'genres\.0'; .* Did you mean 'genre\.0'\?"):
+    with pytest.raises(ValueError, match=r"No table 'genres\.main'; .* Did you mean 'genre\.main'\?"):
         FieldEmbedding((Field(name="g", kind="multi", key_space="genres"),), make_tables(), 3)

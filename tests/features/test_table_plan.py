@@ -16,20 +16,20 @@ def test_tables_of_one_width_and_optimizer_share_an_arena():
             spec("item", 7, width=3),
             spec("genre", 3),
             spec("day", 2, optimizer=DENSE),
-            spec("user", 5, set=1),
+            spec("user", 5, set="second"),
         )
     )
     assert [[table.name for table in arena.tables] for arena in plan.arenas] == [
-        ["user.0", "genre.0", "user.1"],
-        ["item.0"],
-        ["day.0"],
+        ["user.main", "genre.main", "user.second"],
+        ["item.main"],
+        ["day.main"],
     ]
     assert plan.arenas[0].bases == (0, 5, 8) and plan.arenas[0].num_rows == 13
-    assert plan.place("user.1")[:2] == (0, 8)
+    assert plan.place("user.second")[:2] == (0, 8)
 
 
 def test_growing_moves_bases_in_every_set_and_leaves_the_old_plan():
-    plan = TablePlan((spec("user", 5), spec("genre", 3), spec("user", 5, set=1)))
+    plan = TablePlan((spec("user", 5), spec("genre", 3), spec("user", 5, set="second")))
     grown = plan.grown({"user": 9})
     assert grown.arenas[0].bases == (0, 9, 12) and grown.arenas[0].num_rows == 21
     assert plan.arenas[0].num_rows == 13
@@ -58,13 +58,14 @@ def test_meaningless_optimizers_are_refused(options, message):
 
 def test_plan_errors_name_the_table():
     plan = TablePlan((spec("user", 5),))
-    with pytest.raises(ValueError, match=r"No table 'usr\.0'; the tables are \['user\.0'\]\. Did you mean 'user\.0'\?"):
-        plan.place("usr.0")
+    near = r"No table 'usr\.main'; the tables are \['user\.main'\]\. Did you mean 'user\.main'\?"
+    with pytest.raises(ValueError, match=near):
+        plan.place("usr.main")
     with pytest.raises(ValueError, match=r"No table of key space 'users'; .* Did you mean 'user'\?"):
         plan.grown({"users": 9})
-    with pytest.raises(ValueError, match=r"'user\.0' has 5 rows and can only grow, got 4"):
+    with pytest.raises(ValueError, match=r"'user\.main' has 5 rows and can only grow, got 4"):
         plan.grown({"user": 4})
-    with pytest.raises(ValueError, match=r"every table once, got 'user\.0' 2 times"):
+    with pytest.raises(ValueError, match=r"every table once, got 'user\.main' 2 times"):
         TablePlan((spec("user"), spec("user")))
-    with pytest.raises(ValueError, match=r"'user\.0' to have at least one row and one column, got 4 rows of width 0"):
+    with pytest.raises(ValueError, match=r"'user\.main' to have at least one row and one .*got 4 rows of width 0"):
         spec("user", width=0)

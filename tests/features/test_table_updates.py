@@ -37,7 +37,7 @@ def random_ids(generator: torch.Generator, n: int = 6) -> torch.Tensor:
 
 
 def loss_of(tables: EmbeddingTables, ids_nF: torch.Tensor) -> torch.Tensor:
-    x_nFD = tables.gather(tables.columns(("user.0", "item.0")), ids_nF)
+    x_nFD = tables.gather(tables.columns(("user.main", "item.main")), ids_nF)
     return ((x_nFD.sum(1) - 1) ** 2).mean()
 
 
@@ -77,8 +77,8 @@ def test_dense_is_torchs_optimizer_over_the_whole_table(optimizer, micro_batches
         updater.apply(1 / micro_batches)
         oracle.step()
         torch.testing.assert_close(tables.arenas[0].detach(), twin.detach(), rtol=0, atol=1e-6)
-    untouched = make(optimizer).logical_tables()["item.0"][6:]
-    assert bool((tables.logical_tables()["item.0"][6:] != untouched).all()), "L2 reaches untouched rows"
+    untouched = make(optimizer).logical_tables()["item.main"][6:]
+    assert bool((tables.logical_tables()["item.main"][6:] != untouched).all()), "L2 reaches untouched rows"
 
 
 @pytest.mark.parametrize("optimizer", [ADAM, ADAGRAD], ids=["adam", "adagrad"])
@@ -122,7 +122,7 @@ def test_lazy_is_its_own_replay_with_a_changing_rate(optimizer):
     start = tables.arenas[0].detach().clone()
     updater = TableUpdater(tables)
     generator = torch.Generator().manual_seed(2)
-    updates, columns = [], tables.columns(("user.0", "item.0"))
+    updates, columns = [], tables.columns(("user.main", "item.main"))
     every_row = torch.stack([torch.arange(USERS), torch.arange(USERS)], dim=1)
     for step in range(15):
         scale = 0.0 if step == 4 else 1 + math.sin(step)
@@ -137,7 +137,7 @@ def test_lazy_is_its_own_replay_with_a_changing_rate(optimizer):
         seen = tables.gather(columns, every_row).detach().double()
         torch.testing.assert_close(seen[:, 0], expected[:USERS], rtol=0, atol=2e-6)
         bag = Bag(torch.arange(ITEMS), torch.tensor([0, 4, ITEMS]), torch.linspace(0.1, 1, ITEMS))
-        pooled = tables.pool("item.0", bag, "sum").detach().double()
+        pooled = tables.pool("item.main", bag, "sum").detach().double()
         weighted = expected[USERS:] * bag.weights_N.double()[:, None]
         torch.testing.assert_close(pooled, torch.stack([weighted[:4].sum(0), weighted[4:].sum(0)]), rtol=0, atol=3e-6)
     if optimizer.weight_decay:
@@ -155,11 +155,11 @@ def test_deferred_decay_passes_the_gradient_of_the_row_itself():
     train(tables, updater, 5)
     ids_nF = torch.tensor([[6, 8], [5, 7], [1, 1]])
     loss_of(tables, ids_nF).backward()
-    tables.pool("item.0", Bag(torch.tensor([7, 8, 8]), torch.tensor([0, 3]))).sum().backward()
+    tables.pool("item.main", Bag(torch.tensor([7, 8, 8]), torch.tensor([0, 3]))).sum().backward()
     deferred = updater.merge()[0]
     updater.flush()
     loss_of(tables, ids_nF).backward()
-    tables.pool("item.0", Bag(torch.tensor([7, 8, 8]), torch.tensor([0, 3]))).sum().backward()
+    tables.pool("item.main", Bag(torch.tensor([7, 8, 8]), torch.tensor([0, 3]))).sum().backward()
     written = updater.merge()[0]
     assert torch.equal(deferred.rows_U, written.rows_U)
     torch.testing.assert_close(deferred.values_UD, written.values_UD, rtol=1e-5, atol=1e-6)
@@ -194,7 +194,7 @@ def test_rowwise_adagrad_equals_a_loop():
             weight[row] -= ROWWISE.lr / (step + 1) * g / (math.sqrt(acc[row]) + ROWWISE.eps)
     torch.testing.assert_close(tables.arenas[0].detach().double(), weight, rtol=0, atol=1e-6)
     state = updater.state_tensors()
-    got = torch.cat([state["user.0/acc"], state["item.0/acc"]]).double()
+    got = torch.cat([state["user.main/acc"], state["item.main/acc"]]).double()
     torch.testing.assert_close(got, torch.tensor(acc, dtype=torch.float64), rtol=1e-5, atol=1e-8)
 
 
@@ -238,7 +238,7 @@ def test_padding_rows_stay_zero(optimizer):
     updater = TableUpdater(tables)
     for _ in range(4):
         (loss_of(tables, torch.tensor([[0, 0], [0, 3], [2, 0]])) * 5).backward()
-        tables.pool("item.0", Bag(torch.tensor([0, 1]), torch.tensor([0, 2]))).sum().backward()
+        tables.pool("item.main", Bag(torch.tensor([0, 1]), torch.tensor([0, 2]))).sum().backward()
         grads = updater.merge()
         assert not {0, USERS} & set(grads[0].rows_U.tolist())
         updater.accumulate(grads)
@@ -258,7 +258,7 @@ def test_a_batch_of_padding_alone_has_no_gradient_left():
 def test_merge_sums_duplicates_before_the_norm_and_clears():
     tables = make(ROWWISE)
     updater = TableUpdater(tables)
-    x_ND = tables.gather_table("user.0", torch.tensor([2, 1, 2, 2]))
+    x_ND = tables.gather_table("user.main", torch.tensor([2, 1, 2, 2]))
     x_ND.sum().backward()
     (grads,) = updater.merge()
     assert grads.rows_U.tolist() == [1, 2] and grads.rows_U.dtype == torch.int64
@@ -327,11 +327,11 @@ def test_growing_keeps_every_bit_and_goes_on_as_a_larger_table_would(optimizer):
     after = {**grown.logical_tables(), **grown_updater.state_tensors()}
     for name, old in before.items():
         assert torch.equal(after[name][: len(old)] if old.dim() else after[name], old)
-        if name.startswith("user.0/"):
+        if name.startswith("user.main/"):
             assert after[name][USERS:].abs().sum() == 0 and len(after[name]) == USERS + 4
     # New rows are those of a larger table that has not learned.
-    fresh = make(optimizer, users=USERS + 4).logical_tables()["user.0"][USERS:]
-    assert torch.equal(after["user.0"][USERS:], fresh)
+    fresh = make(optimizer, users=USERS + 4).logical_tables()["user.main"][USERS:]
+    assert torch.equal(after["user.main"][USERS:], fresh)
     if optimizer.weight_decay == 0:
         train(grown, grown_updater, 3, seed=1)
         train(larger, larger_updater, 3, seed=1)
@@ -350,12 +350,12 @@ def test_misuse_says_what_to_do():
     with pytest.raises(RuntimeError, match=r"wait for apply\(\): call it before you grow tables"):
         updater.grow({"user": 20})
     updater.apply()
-    with pytest.raises(ValueError, match=r"table state 'user\.0/exp_avg' of shape \(7, 3\), got \(6, 3\)"):
+    with pytest.raises(ValueError, match=r"table state 'user\.main/exp_avg' of shape \(7, 3\), got \(6, 3\)"):
         state = updater.state_tensors()
-        updater.load_state_tensors({**state, "user.0/exp_avg": state["user.0/exp_avg"][:6]})
+        updater.load_state_tensors({**state, "user.main/exp_avg": state["user.main/exp_avg"][:6]})
     with pytest.raises(ValueError, match=r"lr scale >= 0, got -1"):
         updater.set_lr_scale(-1)
-    with pytest.raises(ValueError, match=r"weight_decay < 1 for table 'user\.0', got 0\.05 \* 40 \* 0\.5"):
+    with pytest.raises(ValueError, match=r"weight_decay < 1 for table 'user\.main', got 0\.05 \* 40 \* 0\.5"):
         updater.set_lr_scale(40)
     copy.deepcopy(tables).grow({"user": 20})  # without an updater this is legal
     tables.grow({"user": 20})

@@ -203,7 +203,7 @@ def test_gradients_of_tables_are_sparse_and_reach_every_row_of_the_batch(config)
     logits_of(ranker(batch)).sum().backward()
     touched = {}
     for space, ids in touched_ids(batch).items():
-        arena, base, _ = ranker.tables.plan.place(f"{space}.0")
+        arena, base, _ = ranker.tables.plan.place(f"{space}.main")
         touched.setdefault(arena, set()).update(base + i for i in ids)
     assert len(touched) == len(list(ranker.tables.arenas))
     for arena, rows in touched.items():

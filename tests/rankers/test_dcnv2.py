@@ -49,7 +49,7 @@ def test_logits_are_those_of_the_equations(structure):
     ranker = build(structure)
     taps = {}
     output = ranker(batch(), taps=taps)
-    user, item = (ranker.tables.logical_tables()[f"{space}.0"] for space in ("user", "item"))
+    user, item = (ranker.tables.logical_tables()[f"{space}.main"] for space in ("user", "item"))
     pooled = torch.stack([item[[3, 4]].mean(0), torch.zeros(WIDTH), item[[8, 8, 2]].mean(0)])
     weights = {name: parameter for name, parameter in ranker.named_parameters()}
     for row, (r, i) in enumerate([(2, 7), (0, 6), (1, 2), (2, 7)]):

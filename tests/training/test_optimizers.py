@@ -23,7 +23,7 @@ class Bilinear(nn.Module):
 
     def forward(self, batch, table=None):
         ids_B2 = torch.cat([batch.requests.features.ids_nF, batch.candidates.features.ids_nF], dim=1)
-        x_B2D = self.tables.gather_table("id.0", ids_B2) if table is None else table[ids_B2]
+        x_B2D = self.tables.gather_table("id.main", ids_B2) if table is None else table[ids_B2]
         return Output(dict(zip(TASKS, self.head(x_B2D.flatten(1)).unbind(1), strict=True)))
 
 
@@ -39,7 +39,7 @@ def test_a_step_is_that_of_torch_on_the_mean_of_micro_batches(accumulate, clip_n
     ours = RankerOptimizer(ranker, TrainConfig(lr=0.02, weight_decay=0.1))
     plain = Bilinear(OPTIMIZERS["dense"])
     plain.load_state_dict(ranker.state_dict())
-    table = nn.Parameter(plain.tables.logical_tables()["id.0"].clone())
+    table = nn.Parameter(plain.tables.logical_tables()["id.main"].clone())
     dense = [*plain.head.parameters(), plain.unused]
     theirs = [torch.optim.AdamW(dense, lr=0.02, weight_decay=0.1), torch.optim.Adam([table], lr=0.01)]
     everything = [*dense, table]
@@ -60,7 +60,7 @@ def test_a_step_is_that_of_torch_on_the_mean_of_micro_batches(accumulate, clip_n
         for optimizer in theirs:
             optimizer.step()
             optimizer.zero_grad()
-        assert torch.allclose(ranker.tables.logical_tables()["id.0"], table, rtol=0, atol=1e-6)
+        assert torch.allclose(ranker.tables.logical_tables()["id.main"], table, rtol=0, atol=1e-6)
         assert torch.allclose(ranker.head.weight, plain.head.weight, rtol=0, atol=1e-6)
     assert torch.equal(ranker.unused, torch.ones(3))  # no gradient: not even decay
 

@@ -36,7 +36,7 @@ class FieldEmbedding(nn.Module):
 
     tables: EmbeddingTables
 
-    def __init__(self, fields: tuple[Field, ...], tables: EmbeddingTables, width: int, set: int = 0) -> None:
+    def __init__(self, fields: tuple[Field, ...], tables: EmbeddingTables, width: int, set: str = "main") -> None:
         super().__init__()
         if not fields:
             raise ValueError("Expected at least one field to embed, got none.")

@@ -67,13 +67,14 @@ class TableOptimizer:
 class TableSpec:
     """One logical table: `num_rows` rows of `width` for the ids of `key_space`; row 0 is padding and stays zero.
 
-    `set` tells apart several tables of one key space (multi-embedding). Initial rows are N(0, init_std²).
+    `set` names one of several tables of a key space (multi-embedding, a table per task): a name, so that a checkpoint
+    of a model with one set more still says which is which. Initial rows are N(0, init_std²).
     """
 
     key_space: str
     num_rows: int
     width: int
-    set: int = 0
+    set: str = "main"
     init_std: float = 0.01
     optimizer: TableOptimizer = TableOptimizer()
 

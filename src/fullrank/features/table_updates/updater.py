@@ -98,7 +98,7 @@ class TableUpdater:
                 decay.flush(weight_RD.detach())
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """`step` and, per logical table, its state (`user.0/exp_avg`), as views: for checkpoints, with
+        """`step` and, per logical table, its state (`user.main/exp_avg`), as views: for checkpoints, with
         `tables.logical_tables()`. Gradients that wait for `apply` are not in it: store between steps."""
         self._expect_nothing_pending("store or load table state")
         views = self._state_views()
