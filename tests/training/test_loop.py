@@ -74,7 +74,7 @@ def test_every_row_is_seen_and_everything_is_written_down(tmp_path):
 
 
 def test_it_learns(tmp_path):
-    config = replace(CONFIG, epochs=30, clip_norm=None, log_every_steps=4, checkpoint_every_steps=None)
+    config = replace(CONFIG, epochs=60, clip_norm=None, log_every_steps=4, checkpoint_every_steps=None)
     run = create_run(tmp_path / "a", config)
     fit(run, config=config, ranker=TinyRanker(TinyRanker.Config(dropout=0.0)))
     losses = [line["loss"] for line in lines_of(run) if "loss" in line]
