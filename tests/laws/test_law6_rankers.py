@@ -1,4 +1,4 @@
-"""The contract of every ranker. A class that joins `RANKERS` is tested the day it does."""
+"""Law 6: the contract of every ranker. A class that joins `RANKERS` is tested the day it does."""
 
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Update semantics against oracles: torch's own optimizers, a step-by-step replay, a loop in Python."""
+"""Law 5: update semantics against oracles: torch's own optimizers, a step-by-step replay, a loop in Python."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Law: imports point downward only, through the rooms in the order that docs/architecture.md gives; `import fullrank`
+"""Law 8: imports point downward only, through the rooms in the order that docs/architecture.md gives; `import fullrank`
 and `fullrank --help` stay light; files stay small and name no machine."""
 
 from __future__ import annotations
