@@ -289,6 +289,16 @@ def test_logged_numbers():
         assert f"row 102, column '{column}': expected" in text and words in text and f"got {bad!r}" in text
 
 
+def test_keys_of_scenario_campaign_and_advertiser():
+    roles = Roles(scenario="page", campaign="c", advertiser="a")
+    made = run(Schema(roles=roles), {"page": ["feed", None], "c": [7, 8], "a": ["acme", "7"]}, labels=False)
+    expected = {"scenario": ("feed", None), "campaign": (7, 8), "advertiser": ("acme", 7)}
+    for role, keys in expected.items():
+        codes = [code_of_key(key) if key is not None else 0 for key in keys]
+        assert made.columns[f"@{role}"].dtype == np.uint64 and made.columns[f"@{role}"].tolist() == codes
+    assert "expected column 'a' (role advertiser)" in message(Schema(roles=roles), {"page": [1], "c": [1]})
+
+
 def test_without_labels_what_logging_adds_may_be_absent():
     schema = Schema(
         roles=Roles(user="u", impression="imp", weight="w", propensity="p"),

@@ -94,7 +94,7 @@ class _Made:
 
     def roles(self) -> None:
         roles = self.schema.roles
-        for role in ("user", "request", "impression", "item", "scenario"):
+        for role in ("user", "request", "impression", "item", "scenario", "campaign", "advertiser"):
             column = getattr(roles, role)
             if self.wanted(column) if role == "impression" else column:
                 secret = secret_of(self.schema, column, "", self.hash_key)

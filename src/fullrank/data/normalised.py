@@ -23,7 +23,8 @@ class Normalised:
 
     * categorical feature: uint64 codes · multi: `Ragged` codes, and `name@weights` float32 · numeric: float32 before
       its scaler, NaN missing · vector: float32 [n, dim], a row of NaN missing
-    * `@user` `@request` `@impression` `@item` `@scenario`: uint64 codes · `@time`: int64 µs, or position
+    * `@user` `@request` `@impression` `@item` `@scenario` `@campaign` `@advertiser`: uint64 codes
+    * `@time`: int64 µs, or position
     * `@label.TASK` float32, `@known_at.TASK` int64 (`NEVER`: not known, and the label is then 0)
     * `@weight` `@sample_rate` `@propensity` `@exploration` `@position` `@bid` `@price`: float32
     * inline history: `@history.NAME.item`, `.time`, `.available`, `.FEATURE`, `.OUTCOME`, `.OUTCOME@known_at`: `Ragged`
