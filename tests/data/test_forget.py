@@ -20,7 +20,7 @@ from fullrank.data.keys import code_of_key
 from fullrank.data.lineage import Lineage
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import Budget, prepare
-from fullrank.data.splits import ByTime
+from fullrank.data.splits import AllTrain, ByTime
 from fullrank.schema import EventFeature, Feature, History
 
 SECRET = b"a secret of sixteen or more bytes"
@@ -131,6 +131,36 @@ def test_nothing_of_the_user_is_left_and_all_else_is_as_it_was(
     again = forget(out, WHO, hash_key=hash_key)
     assert not again.found and "there is nothing of this user" in str(again)
     assert PreparedData.open(out).manifest == after.manifest
+
+
+@pytest.mark.parametrize("hash_key", [None, SECRET])
+def test_events_of_others_do_not_name_the_user_any_more(tmp_path: Path, hash_key: bytes | None) -> None:
+    """Who sent one here, and whom one follows: the keys of users in the events of others."""
+    via = EventFeature(name="via", key_space="user")
+    follows = History(name="follows", layout="inline", item="follows", key_space="user")
+    clicks = replace(SCHEMA.histories[0], features=(via,), max_length=50)
+    schema = replace(SCHEMA, histories=(clicks, follows))
+    out = tmp_path / "data"
+    for seed in (0, 1):
+        table = rows(seed, start=1_000_000 + 5_000 * seed)
+        users = table["user_id"].to_pylist()
+        table = table.append_column("via", pa.array([WHO if user == "u1" else "u2" for user in users]))
+        table = table.append_column("follows", pa.array([[WHO, "u2"] if user == "u4" else [] for user in users]))
+        log = Memory(table, schema=schema)
+        prepare(log, out, append=seed > 0, split=None if seed else AllTrain(), hash_key=hash_key, budget=BUDGET)
+        if seed == 0:
+            code = np.uint64(code_of_key(WHO, hash_key))
+            tombstone = PreparedData.open(out).transform.id_maps["user"].ids(np.array([code]))[0]
+            assert tombstone > 2 and traces(out, hash_key)
+            report = forget(out, WHO, hash_key=hash_key)
+            assert report.found and (report.rows, report.events, report.partitions) == (0, 0, 1)
+            assert traces(out, hash_key) == []
+            assert not forget(out, WHO, hash_key=hash_key).found
+    data = PreparedData.open(out)
+    store = data.sources("clicks")[1].columns
+    carried = store["time"] < 1_005_000 * 1_000_000
+    assert (store["via"][carried] == tombstone).any() and data.views["user"][tombstone] == 2
+    assert (store["via@code"][~carried] == code).any()  # named again since
 
 
 def test_a_partition_without_the_user_is_not_touched(tmp_path: Path) -> None:

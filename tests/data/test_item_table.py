@@ -167,6 +167,21 @@ def test_a_hashed_space_keeps_the_first_of_a_bucket():
     assert table.keys_of_ids(np.array([2])).to_pylist() == ["new"]
 
 
+def test_with_codes_every_item_of_a_bucket_has_its_own_attributes():
+    space = KeySpace(name="item", policy="hashed", buckets=2)
+    id_maps = maps([], space)
+    table = build(schema(space), RECORDS, id_maps)
+    code = codes_of_array(pa.array(["x", "y", "z", "new", None, "never"])).codes
+    ids = id_maps["item"].ids(code)
+    price = table.attributes("price", ids, codes_E=code)
+    assert price[:4].tolist() == [2.0, 3.0, 4.0, 1.0] and np.isnan(price[4:]).all()
+    by_3s = table.attributes("price", ids, np.full(6, 3_000_000), code)
+    assert np.isnan(by_3s).tolist() == [False, True, True, False, True, True]
+    genres = table.attributes("genres", ids, codes_E=code)
+    assert isinstance(genres, Ragged) and np.diff(genres.offsets).tolist() == [2, 2, 0, 2, 0, 0]
+    assert len(set(table.attributes("price", ids).tolist()[:4])) < 4  # by id alone they could not be told apart
+
+
 def test_an_append_adds_new_items_and_those_that_got_an_id(tmp_path):
     day1 = maps([ADMITTED])
     table = build(schema(), RECORDS, day1)
@@ -182,7 +197,10 @@ def test_an_append_adds_new_items_and_those_that_got_an_id(tmp_path):
     grown = build(schema(), more, day2, known=ItemTable.load(tmp_path))
     before, after = describe(table), describe(grown)
     assert {key: after[key] for key in "xyz"} == {key: before[key] for key in "xyz"}
-    assert after["new"][7] == "second day" and after["new"][1] in (6, 7) and after["w"][1] == 2
+    assert after["new"][1] in (6, 7) and after["w"][1] == 2
+    assert after["new"][2:] == before["new"][2:]  # as first seen, on the first day
+    assert table.attributes("price", np.array([after["new"][1]])).tolist() != [1.0]
+    assert grown.attributes("price", np.array([after["new"][1]])).tolist() == [1.0]
     assert grown.num_saved == 3 and set(after) == {"x", "y", "z", "new", "fresh", "w"}
     grown.save(tmp_path, 1)
     assert (tmp_path / "000.arrow").read_bytes() == first
@@ -191,6 +209,37 @@ def test_an_append_adds_new_items_and_those_that_got_an_id(tmp_path):
     assert ItemTable.load(tmp_path).save(tmp_path, 2) is None and not (tmp_path / "002.arrow").exists()
     same = build(schema(), more[:1], day2, known=ItemTable.load(tmp_path))
     assert same.num_saved == len(same)
+
+
+def test_an_item_that_gets_an_id_has_its_attributes_in_ids_of_then(tmp_path):
+    """On the first day neither the item nor its brand has an id; the second day shows both, with other attributes."""
+    spaces = {n: KeySpace(name=n) for n in ("item", "brand", "genres")}
+    spaces["genres"] = KeySpace(name="genres", policy="frozen")
+    schema_ = Schema(roles=Roles(item="i", time="t"), features=FEATURES, key_spaces=tuple(spaces.values()))
+    days = [[["x"], ["A"], ["A", "all"]], [["late"], ["B"], ["B"]]]
+    day1 = {name: id_map(spaces[name], days[0][k]) for k, name in enumerate(spaces)}
+    day2 = {name: id_map(spaces[name], days[0][k], days[1][k]) for k, name in enumerate(spaces)}
+    table = build(schema_, [record("x", 1, "A"), record("late", 2, "B", "first")], day1)
+    assert describe(table)["late"][1:4] == (2, 2, [2, day1["genres"].ids(codes_of_array(pa.array(["all"])).codes)[0]])
+    table.save(tmp_path, 0)
+    grown = build(schema_, [record("late", 9, "A", "second")], day2, known=ItemTable.load(tmp_path))
+    grown.save(tmp_path, 1)
+    for after in (grown, ItemTable.load(tmp_path)):
+        assert describe(after)["late"][1:3] == (4, 4) and describe(after)["late"][7] == "first"
+        assert describe(after)["late"][3] == describe(table)["late"][3]  # a frozen space says what it said
+        assert after.attributes("brand", np.array([4]), np.array([2_000_000])).tolist() == [1]  # not before it was seen
+        assert after.attributes("brand", np.array([4]), np.array([2_000_001])).tolist() == [4]
+    # The same append without any row of the item: its key was admitted by events of a file.
+    assert describe(build(schema_, [record(None, 9, "A")], day2, known=table))["late"] == describe(grown)["late"]
+
+
+def test_codes_of_users_are_not_kept_with_items():
+    brand = Feature(name="brand", kind="categorical", of="item")
+    features = (brand, Feature(name="seller", kind="categorical", of="item", key_space="user"))
+    schema_ = Schema(roles=Roles(user="u", item="i", time="t"), features=features)
+    records = [{"u": "someone", "i": "x", "t": 1, "seller": "someone", "brand": "A"}]
+    id_maps = {n: id_map(KeySpace(name=n), ["x"]) for n in ("user", "item", "brand")}
+    assert list(build(schema_, records, id_maps).codes) == ["brand"]
 
 
 def test_the_next_day_without_any_item(tmp_path):

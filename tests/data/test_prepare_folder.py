@@ -14,7 +14,7 @@ from small_log import SCHEMA, Memory, rows
 
 from fullrank.data.columns import DataError
 from fullrank.data.commit import LOCK, undertaking
-from fullrank.data.manifest import MANIFEST, Manifest, NotPrepared
+from fullrank.data.manifest import FORMAT, MANIFEST, Manifest, NotPrepared
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import PrepareReport, prepare
 from fullrank.data.splits import AllTrain, ByTime
@@ -151,8 +151,8 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it is missing"):
         PreparedData.open(data.folder)
     manifest = (data.folder / MANIFEST).read_text()
-    (data.folder / MANIFEST).write_text(manifest.replace('"format": 1', '"format": 99'))
-    with pytest.raises(DataError, match="format 99; this version of fullrank reads format 1"):
+    (data.folder / MANIFEST).write_text(manifest.replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(DataError, match=f"format 99; this version of fullrank reads format {FORMAT}"):
         Manifest.load(data.folder)
     (data.folder / MANIFEST).write_text(manifest[: len(manifest) // 2])
     with pytest.raises(DataError, match="is not a manifest"):

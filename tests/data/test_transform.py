@@ -12,6 +12,7 @@ from fullrank.data.id_map import IdMap
 from fullrank.data.inputs import Inputs
 from fullrank.data.item_table import ItemTableBuilder
 from fullrank.data.key_counter import NO_TIME, Counts
+from fullrank.data.keys import code_of_key
 from fullrank.data.normalise import Origin, normalise
 from fullrank.data.scalers import ScalersFitter
 from fullrank.data.transform import Transform
@@ -293,7 +294,8 @@ def test_past_is_what_was_available_before_the_request():
         97 * SECOND,
         98 * SECOND,
     ]  # lag 1, newest 3, strictly before
-    assert sorted(lists) == ["act", "available", "item", "liked", "liked@known_at", "stars", "time"]
+    names = ["@item", "act", "act@code", "available", "item", "liked", "liked@known_at", "stars", "time"]
+    assert sorted(lists) == names
     block.requests["@time"][0] = 21 * SECOND  # someone knew of an earlier row of this request
     assert transform.encode_events(rows, "inline", block)["time"].values.tolist() == [10 * SECOND]
 
@@ -332,3 +334,13 @@ def test_the_columns_of_a_block():
         assert block.rows[name].dtype == np.int32 and len(block.rows[name]) == block.num_rows == 60
     empty = transform.encode(rows.take(np.zeros(60, dtype=bool)))
     assert (empty.num_requests, empty.num_rows) == (0, 0) and sorted(empty.rows) == sorted(block.rows)
+
+
+def test_keys_of_scenario_campaign_and_advertiser_are_row_columns():
+    schema = Schema(roles=Roles(scenario="s", campaign="c", advertiser="a"), tasks=(Task(name="y"),))
+    batch = pa.RecordBatch.from_pydict({"s": ["feed", "feed"], "c": [7, None], "a": ["acme", "7"], "y": [0, 1]})
+    transform, rows = fit(schema, batch)
+    own = through_disk(transform.encode(rows).rows)
+    for name, keys in (("@scenario", ["feed", "feed"]), ("@campaign", [7, None]), ("@advertiser", ["acme", 7])):
+        codes = [0 if key is None else code_of_key(key) for key in keys]
+        assert own[name].dtype == np.uint64 and own[name].tolist() == codes

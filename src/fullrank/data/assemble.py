@@ -14,6 +14,7 @@ import numpy as np
 
 from fullrank.data.columns import Columns, EncodedBlock, Ragged, array
 from fullrank.data.history import HistorySource, Spans
+from fullrank.data.id_map import MISSING_ID
 from fullrank.data.inputs import Field, HistoryInputs, Inputs
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ Windows = Mapping[str, int]  # task -> attribution window, in the unit of times
 
 
 class ItemAttributes(Protocol):
-    """What a batch needs of the item table: encoded attributes by item id, of items seen before some moment."""
+    """What a batch needs of the item table: encoded attributes by item id (and code, since items of a hashed key space
+    share ids), of items seen before some moment."""
 
     def attributes(
-        self, name: str, item_ids: np.ndarray, before_E: np.ndarray | None = None
+        self,
+        name: str,
+        item_ids: np.ndarray,
+        before_E: np.ndarray | None = None,
+        codes_E: np.ndarray | None = None,
     ) -> np.ndarray | Ragged: ...
 
 
@@ -239,6 +245,8 @@ def _event_columns(
             columns[field.name] = np.where(known, store.columns[field.name][positions], np.float32(np.nan))
         elif field.name in store.columns:
             columns[field.name] = store.columns[field.name][positions]
+    if len(columns) < len(inputs.fields) and "@item" in store.columns:  # the item table has the rest
+        columns["@item"] = store.columns["@item"][positions]
     return columns
 
 
@@ -254,10 +262,19 @@ def _event_block(
     item_ids = _ids(stored["item"], inputs.fields[0], views)
     for field in inputs.fields:
         if field.name not in columns:
-            if items is None:
-                raise ValueError(f"History {inputs.name!r} asks for {field.name!r}, and there is no item table.")
-            columns[field.name] = items.attributes(field.name.removeprefix("item."), item_ids, before_E)
+            if items is None:  # no row has named an item yet
+                columns[field.name] = _missing(field, len(item_ids))
+                continue
+            name = field.name.removeprefix("item.")
+            columns[field.name] = items.attributes(name, item_ids, before_E, stored.get("@item"))
     return _tensors(pack_fields(columns, inputs.fields, len(item_ids), views))
+
+
+def _missing(field: Field, n: int) -> np.ndarray | Ragged:
+    """What `n` events have of an attribute that no item has: id 1, or an empty bag."""
+    if field.kind == "multi":
+        return Ragged(np.empty(0, dtype=np.int32), np.zeros(n + 1, dtype=np.int64))
+    return np.full(n, MISSING_ID, dtype=np.int32)
 
 
 def _tensors(packed: PackedBlock) -> FeatureBlock:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fullrank.data.columns import Columns, Ragged
 from fullrank.data.id_map import IdMap
+from fullrank.data.keys import MISSING
 from fullrank.data.scalers import Scalers
 from fullrank.schema import Feature, History
 
@@ -46,15 +47,31 @@ def encode_feature(
 def encode_events(
     history: History, columns: Mapping[str, np.ndarray], id_maps: Mapping[str, IdMap], scalers: Scalers
 ) -> dict[str, np.ndarray]:
-    """Event columns by their names in an event store, from normalised ones under the same names."""
-    encoded = dict(columns)
+    """Event columns by their names in an event store, from normalised ones under the same names. Codes stay beside
+    their ids: `@item`, `FEATURE@code` (the store keeps those of `event_writer.code_columns`)."""
+    encoded = {**columns, "@item": columns["item"]}
     encoded["item"] = id_maps[history.key_space].ids(columns["item"])
     for feature in history.features:
         if feature.kind == "numeric":
             encoded[feature.name] = scalers.apply(f"@history.{history.name}.{feature.name}", columns[feature.name])
         else:
+            encoded[f"{feature.name}@code"] = columns[feature.name]
             encoded[feature.name] = id_maps[feature.key_space].ids(columns[feature.name])
     return encoded
+
+
+def encode_again(
+    columns: Mapping[str, np.ndarray],
+    code_columns: Mapping[str, tuple[str, str]],
+    id_maps: Mapping[str, IdMap],
+) -> None:
+    """Ids of events written earlier, in place, as these maps give them; `code_columns`: see `event_writer`.
+
+    Where there is no code the id stays: it is that of a missing key, or of a forgotten one.
+    """
+    for name, (code, space) in code_columns.items():
+        known = columns[code] != MISSING
+        columns[name][known] = id_maps[space].ids(columns[code][known])
 
 
 def take_rows(column: np.ndarray | Ragged, index: np.ndarray) -> np.ndarray | Ragged:

@@ -18,6 +18,7 @@ Outcomes = Callable[[dict[str, np.ndarray]], None]  # corrects outcome columns o
 def event_dtypes(schema: Schema, history: History) -> dict[str, type]:
     """The columns of an event store and their types (docs/architecture.md, section 3)."""
     dtypes: dict[str, type] = {"item": np.int32, "time": np.int64, "available": np.int64}
+    dtypes |= {code: np.uint64 for code, _ in code_columns(schema, history).values()}
     for feature in history.features:
         dtypes[feature.name] = np.int32 if feature.kind == "categorical" else np.float32
     for outcome in history.outcomes:
@@ -28,6 +29,23 @@ def event_dtypes(schema: Schema, history: History) -> dict[str, type]:
         if schema.roles.impression:
             dtypes["@impression"] = np.uint64
     return dtypes
+
+
+def code_columns(schema: Schema, history: History) -> dict[str, tuple[str, str]]:
+    """What an event store keeps codes of: column of ids → (column of codes, key space).
+
+    An id is what its key had when the event was written; a key may get one later, and several may share a bucket. So
+    the item's code is in every store. Other columns need one only where ids change (growing key spaces) and events are
+    carried over (by_user): 8 bytes an event on disk, which no batch reads.
+    """
+    found = {"item": ("@item", history.key_space)}
+    if history.layout != "by_user":
+        return found
+    spaces = {feature.name: feature.key_space for feature in history.features if feature.key_space}
+    if of_the_log(history):
+        spaces |= {f"item.{name}": schema.feature(name).key_space for name in kept_attributes(schema, history)}
+    growing = {name: space for name, space in spaces.items() if schema.key_space(space).policy == "growing"}
+    return found | {name: (f"{name}@code", space) for name, space in growing.items()}
 
 
 def of_the_log(history: History) -> bool:
@@ -59,15 +77,21 @@ class PlacedEvents:
             column[dest[chosen]] = columns[name][chosen]
 
     def carry(
-        self, carried: np.ndarray, prior: Mapping[int, HistorySource], correct: Outcomes | None = None
+        self,
+        carried: np.ndarray,
+        prior: Mapping[int, HistorySource],
+        encode_again: Callable[[dict[str, np.ndarray]], None],
+        correct: Outcomes | None = None,
     ) -> None:
-        """Copy events of earlier partitions (see `by_user.CARRIED`), with what `correct` knows of them by now."""
+        """Copy events of earlier partitions (see `by_user.CARRIED`), in ids of this version (`encode_again`, in place),
+        with what `correct` knows of them by now."""
         for piece in flat.pieces(len(carried)):
             records = carried[piece]
             for partition in np.unique(records["partition"]):
                 mine = records[records["partition"] == partition]
                 source = prior[int(partition)]
                 columns = {name: np.asarray(source.columns[name][mine["place"]]) for name in self._columns}
+                encode_again(columns)
                 if correct is not None:
                     correct(columns)
                 self.put(mine["dest"], columns)

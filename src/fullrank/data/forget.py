@@ -20,6 +20,7 @@ from fullrank.data import flat
 from fullrank.data.columns import Columns, DataError, EncodedBlock, array, from_arrow
 from fullrank.data.commit import commit, files_under, sizes, undertaking
 from fullrank.data.corrections import LATE, blocks_of, load_late, save_columns
+from fullrank.data.event_writer import code_columns
 from fullrank.data.history import HistorySource
 from fullrank.data.id_map import IdMap
 from fullrank.data.id_segments import digest
@@ -182,15 +183,23 @@ class _Forgetting:
         return self.folder / "partitions" / entry.name
 
     def _holds(self, entry: PartitionEntry) -> bool:
-        """Whether a partition has rows or events of the user."""
+        """Whether a partition has rows or events of the user, or events of others that name the user."""
         for history in self.schema.histories:
-            if history.layout == "by_user" and self._cut_of_user(self._store(entry, history.name)).total:
+            store = self._store(entry, history.name)
+            if history.layout == "by_user" and self._cut_of_user(store).total:
+                return True
+            if any((store.columns[name] == self.code).any() for name in self._codes_of_users(history.name)):
                 return True
         files = (self._path(entry) / split / "requests.arrow" for split in entry.splits)
         return any((users == self.code).any() for path in files for users in blocks_of(path, "@user"))
 
     def _store(self, entry: PartitionEntry, history: str) -> HistorySource:
         return HistorySource.open(self._path(entry) / "events" / history)
+
+    def _codes_of_users(self, history: str) -> list[str]:
+        """Event columns that hold codes of users' keys (a history of whom one follows)."""
+        spaces, columns = _spaces(self.schema), code_columns(self.schema, self.schema.history(history))
+        return [code for code, space in columns.values() if space in spaces]
 
     def _cut_of_user(self, store: HistorySource) -> _Cuts:
         assert store.user is not None and store.start is not None
@@ -250,10 +259,12 @@ class _Forgetting:
     def _rewrite_events(self, entry: PartitionEntry, new: PartitionEntry, name: str, cut: _Cuts) -> int:
         store, folder = self._store(entry, name), self._path(new) / "events" / name
         folder.mkdir(parents=True)
+        of_users = self._codes_of_users(name)
         for column, values in store.columns.items():
             writer = flat.FlatWriter(folder / f"{column}.npy", values.dtype)
             for piece in cut.kept(len(values)):
-                writer.append(values[piece])
+                kept = values[piece]
+                writer.append(np.where(kept == self.code, np.uint64(0), kept) if column in of_users else kept)
             writer.close()
         if store.user is not None and store.start is not None:
             stays = store.user != self.code

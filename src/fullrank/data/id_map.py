@@ -127,20 +127,25 @@ class IdMap:
             return ("[padding]", "[missing]")[id]
         return f"[{'bucket' if self.space.policy == 'hashed' else 'unknown'} {id - FIRST_UNKNOWN_ID}]"
 
-    def view(self, num_rows: int) -> np.ndarray:
-        """For each id of this map, the id to read in a table of the earlier size `num_rows`; int32 [self.num_rows].
+    def view(self, pinned: IdMap) -> np.ndarray:
+        """For each id of this map, the id that a run which pinned an earlier version reads; int32 [self.num_rows].
 
-        Ids below stay; a later key goes to the unknown row it would have had then, a forgotten one to the first.
+        It is `pinned.ids` of the id's key: `view[self.ids(codes)] == pinned.ids(codes)`, and an id that the key had at
+        another time (before it was evicted, or since it came back) is read as that same one. A key that the pinned
+        version had not got, or had evicted, goes to its unknown row, a forgotten one to the first.
         """
-        if num_rows < self.first_key_id:
-            least = self.first_key_id
-            raise IdMapError(
-                f"Expected a view of key space {self.space.name!r} of {least} rows or more, got {num_rows}."
-            )
         view = np.arange(self.num_rows, dtype=np.int32)
-        later = self._slot_codes[num_rows - self.first_key_id :]
-        view[num_rows:] = FIRST_UNKNOWN_ID + unknown_row(later, self.space.unknown_rows)
-        view[self.first_key_id :][self._slot_codes == MISSING] = FIRST_UNKNOWN_ID
+        if self.space.policy == "hashed":
+            return view
+        mine, theirs = self._slot_codes, pinned._slot_codes
+        both = min(len(mine), len(theirs))
+        same = np.zeros(len(mine), dtype=bool)
+        same[:both] = (mine[:both] == theirs[:both]) & (mine[:both] != MISSING)
+        same[pinned.state.evicted[pinned.state.evicted < both]] = False
+        slots = np.flatnonzero(~same)
+        ids = pinned.ids(mine[slots]) if len(slots) else np.empty(0, np.int32)
+        ids[mine[slots] == MISSING] = FIRST_UNKNOWN_ID
+        view[self.first_key_id + slots] = ids
         return view
 
     # changes

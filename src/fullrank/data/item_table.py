@@ -1,10 +1,12 @@
 """The catalogue: every item's attributes as first seen in time, reached from history events by item id.
 
-"First" is the least (time, row number); a log without a clock goes by row number. An item keeps those attributes: an
-append adds items it brings for the first time, and items that now have an id of their own and had none before.
-An item whose key has no own id yet still has a row in the catalogue (its id is the unknown row it shares), but no
-history event can tell it from others, so it is not reached by id. In a `hashed` key space the item that came first
-into a bucket stands for it (our choice).
+"First" is the least (time, row number) of the first append that brings the item; a log without a clock goes by row
+number. An item keeps those attributes: an append adds items it brings for the first time. An item whose key has no own
+id yet still has a row in the catalogue (its id is the unknown row it shares), but no history event can tell it from
+others, so it is not reached by id. Once its key gets an id, the item comes again with that id and the same attributes,
+in ids of that version: the catalogue keeps the codes of attributes whose ids may change (growing key spaces, but for
+those of users, whose keys must be forgettable). In a `hashed` key space items share ids: give `attributes` the codes
+too, without them the item that came first into a bucket stands for it (our choice).
 
 Lists and files of events can show an item before any row of the log does. Where the log has a clock, `attributes` gives
 a request only those of items first seen strictly before it: what was not known yet is missing. Positions may be each
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fullrank.data.code_index import CodeIndex
 from fullrank.data.columns import Columns, Ragged, from_arrow, to_arrow
 from fullrank.data.encode_columns import encode_feature, take_rows
 from fullrank.data.id_map import MISSING_ID, IdMap
@@ -31,16 +34,15 @@ from fullrank.data.scalers import Scalers
 from fullrank.schema import Schema
 
 _OWN = ("@code", "@id", "@reached", "@time")  # columns of a segment beside the attributes
-_TEXT = "@text."
+_CODE, _TEXT = "@code.", "@text."
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
     """n items, oldest segment first. `code` uint64, `id` int32 (key space of the role item), `reached` bool (whether
     that id leads here), `time` int64 µs (when it was first seen; the least int64 in a log without a clock), `key`
-    large_string; `columns`: encoded item features, `texts`: text features.
-
-    `num_saved` items came with earlier versions; the rest are this version's segment.
+    large_string; `columns`: encoded item features, `codes`: what some of them were encoded from; `texts`: text
+    features. `num_saved` items came with earlier versions; the rest are this version's segment.
     """
 
     code: np.ndarray
@@ -49,6 +51,7 @@ class ItemTable:
     time: np.ndarray
     key: pa.Array
     columns: Columns
+    codes: Columns
     texts: dict[str, pa.Array]
     num_saved: int = 0
 
@@ -67,12 +70,25 @@ class ItemTable:
         """The catalogue row of each item id, -1 where there is none; int64."""
         return self._row_of_id[np.minimum(ids, len(self._row_of_id) - 1)]
 
+    @cached_property
+    def _row_of_code(self) -> CodeIndex:
+        return CodeIndex(self.code, np.arange(len(self), dtype=np.int32))
+
     def attributes(
-        self, name: str, item_ids: np.ndarray, before_E: np.ndarray | None = None
+        self,
+        name: str,
+        item_ids: np.ndarray,
+        before_E: np.ndarray | None = None,
+        codes_E: np.ndarray | None = None,
     ) -> np.ndarray | Ragged:
         """Encoded attribute `name` by item id. An id without attributes gets id 1 (missing), NaN, or an empty bag; so
-        does, with `before_E` (the moment each is asked at), an item that was not yet seen before that moment."""
+        does, with `before_E` (the moment each is asked at), an item that was not yet seen before that moment, and with
+        `codes_E` (the items' codes) one that the table has not got, though another of its bucket is there."""
         rows = self.rows_of_ids(item_ids)
+        if codes_E is not None and len(self):
+            other = np.flatnonzero((rows >= 0) & (self.code[rows] != codes_E))
+            if len(other):
+                rows[other] = self._row_of_code.find(codes_E[other])
         if before_E is not None and len(self):
             rows = np.where(self.time[rows] < before_E, rows, -1)
         column = self.columns[name]
@@ -108,6 +124,7 @@ class ItemTable:
         columns: Columns = {"@code": self.code[index], "@id": self.id[index], "@reached": reached}
         columns["@time"] = self.time[index]
         columns |= {name: take_rows(column, index) for name, column in self.columns.items()}
+        columns |= {_CODE + name: take_rows(column, index) for name, column in self.codes.items()}
         batch = to_arrow(columns).append_column("@key", self.key.slice(self.num_saved))
         for name, text in self.texts.items():
             batch = batch.append_column(_TEXT + name, text.slice(self.num_saved))
@@ -133,8 +150,9 @@ class ItemTable:
             text_names = [name for name in batch.schema.names if name.startswith(_TEXT)]
             columns = from_arrow(batch, [n for n in batch.schema.names if n not in (*text_names, "@key")])
             code, id, reached, time = (codes_of(columns.pop(name)) for name in _OWN)
+            codes = {n.removeprefix(_CODE): columns.pop(n) for n in list(columns) if n.startswith(_CODE)}
             texts = {name.removeprefix(_TEXT): batch.column(name) for name in text_names}
-            tables.append(ItemTable(code, id, reached.view(bool), time, batch.column("@key"), columns, texts))
+            tables.append(ItemTable(code, id, reached.view(bool), time, batch.column("@key"), columns, codes, texts))
         table = tables[0]
         for newer in tables[1:]:
             table = table.append(newer)
@@ -145,8 +163,8 @@ class ItemTable:
         return replace(self, num_saved=len(self))
 
     def append(self, newer: ItemTable) -> ItemTable:
-        """The table with another one's items after its own; an item of both is the newer one's from now on (it got an
-        id of its own)."""
+        """The table with another one's items after its own; an item of both is the newer one's from now on (it got
+        another id)."""
         kept = np.flatnonzero(~np.isin(self.code, newer.code))
         own = self if len(kept) == len(self) else self._rows(kept)
         return ItemTable(
@@ -156,6 +174,7 @@ class ItemTable:
             np.concatenate([own.time, newer.time]),
             pa.concat_arrays([own.key, newer.key]),
             {name: concat_column([column, newer.columns[name]]) for name, column in own.columns.items()},
+            {name: concat_column([column, newer.codes[name]]) for name, column in own.codes.items()},
             {name: pa.concat_arrays([text, newer.texts[name]]) for name, text in own.texts.items()},
             len(own),
         )
@@ -169,6 +188,7 @@ class ItemTable:
             self.time[index],
             self.key.take(at),
             {name: take_rows(column, index) for name, column in self.columns.items()},
+            {name: take_rows(column, index) for name, column in self.codes.items()},
             {name: text.take(at) for name, text in self.texts.items()},
         )
 
@@ -184,7 +204,10 @@ class ItemTableBuilder:
         self.features = [f for f in features if f.kind != "text"]
         self.texts = [f.name for f in features if f.kind == "text"]
         self.known = known
-        self._reached = np.empty(0, np.uint64) if known is None else np.sort(known.code[known.reached])
+        self._there = np.empty(0, np.uint64) if known is None else np.sort(known.code)
+        of_users = {f.key_space for f in schema.all_features() if f.column == schema.roles.user}
+        growing = [f for f in self.features if f.key_space and schema.key_space(f.key_space).policy == "growing"]
+        self._kept_codes = [f for f in growing if f.key_space not in of_users]
         self._first: Normalised | None = None  # with the columns @time and @ordinal, one row an item, by code
         self._pending: list[Normalised] = []
 
@@ -202,7 +225,7 @@ class ItemTableBuilder:
         )
         firsts = _first_rows(part)
         codes = part.array("item")[firsts]
-        firsts = firsts[(codes != 0) & ~_is_in(codes, self._reached)]
+        firsts = firsts[(codes != 0) & ~_is_in(codes, self._there)]
         if self._first is not None:
             firsts = firsts[self._is_earlier(part, firsts)]
         if len(firsts):
@@ -227,15 +250,34 @@ class ItemTableBuilder:
         self._pending = []
 
     def finish(self, id_maps: Mapping[str, IdMap], scalers: Scalers) -> ItemTable | None:
-        """The table with the new items encoded; None if there is no item at all."""
+        """The table with the new items encoded, and those that got another id; None if there is no item at all."""
+        table = self.known
+        moved, new = self._moved(id_maps), self._new(id_maps, scalers)
+        newer = moved.append(new) if moved and new else moved or new
+        return table.append(newer) if table and newer else table or newer
+
+    def _moved(self, id_maps: Mapping[str, IdMap]) -> ItemTable | None:
+        """Known items whose key has another id of its own by now: it was admitted, or came back after its eviction."""
+        known, id_map = self.known, id_maps["item"]
+        if known is None:
+            return None
+        ids = id_map.ids(known.code)
+        at = np.flatnonzero((ids >= id_map.first_key_id) & (ids != known.id))
+        if not len(at):
+            return None
+        rows = known._rows(at)
+        columns = dict(rows.columns)
+        for feature in self._kept_codes:
+            code = rows.codes[feature.name]
+            encoded = id_maps[feature.key_space].ids(codes_of(code))
+            columns[feature.name] = Ragged(encoded, code.offsets) if isinstance(code, Ragged) else encoded
+        return replace(rows, id=ids[at], reached=np.ones(len(at), dtype=bool), columns=columns)
+
+    def _new(self, id_maps: Mapping[str, IdMap], scalers: Scalers) -> ItemTable | None:
         self._merge()
-        rows = self._first
-        id_map = id_maps["item"]
-        if rows is not None and self.known is not None:
-            own = id_map.ids(rows.array("item")) >= id_map.first_key_id
-            rows = rows.take(own | ~np.isin(rows.array("item"), self.known.code))
-        if rows is None or rows.num_rows == 0:
-            return self.known
+        rows, id_map = self._first, id_maps["item"]
+        if rows is None:
+            return None
         rows = rows.take(np.lexsort((rows.array("@ordinal"), rows.array("@time"))))
         columns: Columns = {}
         for feature in self.features:
@@ -246,8 +288,9 @@ class ItemTableBuilder:
         keys = rows.keys["item"]
         place = np.searchsorted(keys.unique_codes, code)
         time = rows.array("@time") if self.schema.roles.time else np.full(len(code), ALWAYS)
-        new = ItemTable(code, ids, reached, time, keys.unique_texts.take(pa.array(place)), columns, rows.texts)
-        return new if self.known is None else self.known.append(new)
+        texts = keys.unique_texts.take(pa.array(place))
+        codes = {f.name: rows.columns[f.name] for f in self._kept_codes}
+        return ItemTable(code, ids, reached, time, texts, columns, codes, rows.texts)
 
 
 def _first_rows(rows: Normalised) -> np.ndarray:

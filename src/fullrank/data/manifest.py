@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fullrank.data.columns import DataError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 

@@ -88,14 +88,13 @@ class Partition:
 class PreparedData:
     """A folder of prepared data: partitions, fitted state, and what was known when (`as_of`).
 
-    `views` and `items` are those of the pinned version where `pinned` was called, else the newest.
+    `views` and `items` are those of the pinned version where `pinned` was called, else of the newest.
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder = folder
         self.manifest = manifest
         self.as_of = manifest.as_of
-        self.views: Views = {}
         self.partitions = tuple(
             Partition(folder / "partitions" / entry.name, index, entry)
             for index, entry in enumerate(manifest.partitions)
@@ -132,6 +131,15 @@ class PreparedData:
         return load_transform(self.folder, self.manifest, self.schema)
 
     @cached_property
+    def views(self) -> Views:
+        """Key space → id of the data → id to read, for key spaces where some differ."""
+        return self._views(self.transform)
+
+    def _views(self, transform: Transform) -> Views:
+        views = {name: self.transform.id_maps[name].view(pinned) for name, pinned in transform.id_maps.items()}
+        return {name: view for name, view in views.items() if (view != np.arange(len(view))).any()}
+
+    @cached_property
     def items(self) -> ItemTable | None:
         return self.transform.items
 
@@ -155,16 +163,12 @@ class PreparedData:
         return data
 
     def pinned(self, transform: Transform) -> PreparedData:
-        """The same partitions as a run sees them that pinned an earlier version: ids its maps have not got become the
-        unknown row (or bucket) their keys would have had, and item attributes are those of its own item table."""
+        """The same partitions as a run sees them that pinned a version: every id becomes what the run's own maps make
+        of its key (its id then, or an unknown row), and item attributes are those of its own item table."""
         data = PreparedData(self.folder, self.manifest)
         data.transform = self.transform
         data.as_of = self.as_of
-        data.views = {
-            name: self.transform.id_maps[name].view(id_map.num_rows)
-            for name, id_map in transform.id_maps.items()
-            if self.transform.id_maps[name].num_rows > id_map.num_rows
-        }
+        data.views = self._views(transform)
         data.items = transform.items
         return data
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fullrank.data.by_user import Grouped
 from fullrank.data.columns import EncodedBlock, array
+from fullrank.data.encode_columns import encode_again
 from fullrank.data.event_writer import (
     InlineEvents,
     Outcomes,
     PlacedEvents,
+    code_columns,
     event_dtypes,
     kept_attributes,
     of_the_log,
@@ -61,7 +64,7 @@ def encode(
     """Write the rows and events of a partition into `folder`."""
     schema = transform.schema
     writers = [BlockWriter(folder / name, block_rows) for name in SPLITS]
-    placed = _placed(schema, grouped, folder, earlier)
+    placed = _placed(transform, grouped, folder, earlier)
     inline = {
         history.name: InlineEvents(
             folder / "events" / history.name, event_dtypes(schema, history), history.max_length
@@ -107,16 +110,21 @@ def encode(
     )
 
 
-def _placed(schema: Schema, grouped: Grouped, folder: Path, earlier: Earlier) -> dict[str, PlacedEvents]:
+def _placed(
+    transform: Transform, grouped: Grouped, folder: Path, earlier: Earlier
+) -> dict[str, PlacedEvents]:
     """The stores of by_user histories, with what is carried over in its places."""
-    stores = {}
+    stores, schema = {}, transform.schema
     for history in schema.histories:
         if history.layout == "by_user":
             places = grouped.histories[history.name]
             dtypes = event_dtypes(schema, history)
             store = PlacedEvents(folder / "events" / history.name, dtypes, places.num_events)
             prior = dict(earlier.stores.get(history.name, ()))
-            store.carry(places.carried, prior, earlier.outcomes.get(history.name))
+            renew = partial(
+                encode_again, code_columns=code_columns(schema, history), id_maps=transform.id_maps
+            )
+            store.carry(places.carried, prior, renew, earlier.outcomes.get(history.name))
             stores[history.name] = store
     return stores
 
@@ -139,7 +147,7 @@ def _events_of_rows(
         columns["available"], request_time
     )  # not before the request it belongs to
     for name in kept_attributes(schema, history):
-        events[f"item.{name}"] = array(block.rows, name)
+        events[f"item.{name}"], events[f"item.{name}@code"] = array(block.rows, name), rows.array(name)
     if schema.roles.impression:
         events["@impression"] = rows.array("@impression")
     return events

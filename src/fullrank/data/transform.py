@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REQUEST_COLUMNS = ("@user", "@request")
 ROW_COLUMNS = (
-    *("@impression", "@scenario", "@item", "@time"),
+    *("@impression", "@scenario", "@campaign", "@advertiser", "@item", "@time"),
     *("@weight", "@sample_rate", "@propensity", "@exploration", "@position", "@bid", "@price"),
 )
 
