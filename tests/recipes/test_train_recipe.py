@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ class _Interrupt(Callback):
 
     def on_step(self, ranker, report) -> None:
         if report.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_stopped_run_goes_on_with_the_rows_and_labels_it_began_with(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 from dataclasses import asdict, replace
@@ -135,7 +134,7 @@ def test_who_looks_on_changes_nothing(tmp_path):
 def send(number, at_step):
     def act(ranker, report):
         if report.step == at_step:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     return Watching(act)
 
@@ -172,8 +171,8 @@ def test_a_stop_off_the_schedule_writes_deferred_decay_early_and_that_is_roundin
 def test_a_second_ctrl_c_ends_at_once_and_loses_only_what_was_not_saved(tmp_path):
     def twice(ranker, report):
         if report.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     run, undisturbed = create_run(tmp_path / "b", CONFIG), create_run(tmp_path / "a", CONFIG)
     with pytest.raises(KeyboardInterrupt):
@@ -281,7 +280,7 @@ def test_a_stop_during_a_validation_does_not_validate_twice(tmp_path):
         def on_validate(self, ranker, step, metrics):
             super().on_validate(ranker, step, metrics)
             if step == 3:  # no checkpoint is due at this step: the one of the stop comes after the validation
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
     config, plain = replace(CONFIG, validate_every_steps=3), TinyRanker.Config(plain=True)
     run, undisturbed = create_run(tmp_path / "a", config), create_run(tmp_path / "b", config)

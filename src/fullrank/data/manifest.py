@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fullrank.data.columns import DataError
 
-FORMAT = 2
+FORMAT = 1
 MANIFEST = "manifest.json"
 
 

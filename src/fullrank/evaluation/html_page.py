@@ -18,7 +18,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; overflow-x: auto; } figure svg { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
+figure { margin: 1rem 0; overflow-x: auto; }
+figure svg { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
 figcaption { font-size: .9rem; opacity: .8; }
 pre { background: var(--faint); padding: .7rem; overflow-x: auto; border-radius: 4px; }
 """

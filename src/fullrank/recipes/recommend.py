@@ -75,11 +75,14 @@ def recommend(
     )
     with torch.inference_mode():
         logits = ranker(batch).logits
-    past = [store.columns["item"][_span(requests, h.name)] for h, store in zip(inputs.histories, stores, strict=True)]
-    seen = np.concatenate([np.empty(0, np.int32), *past])
-    own = items.id >= transform.id_maps["item"].first_key_id  # unknown items share an id that may be in `seen`
+    past = [
+        store.columns["@item"][_span(requests, history.name)]
+        for history, store in zip(inputs.histories, stores, strict=True)
+        if data.schema.history(history.name).key_space == "item"
+    ]
+    seen = np.concatenate([np.empty(0, np.uint64), *past])
     score = logits[inputs.tasks[0]].numpy().astype(np.float64)
-    score[np.isin(items.id, seen) & own] = -np.inf
+    score[np.isin(items.code, seen)] = -np.inf
     best = np.lexsort((items.id, -score))[:k]
     text = next(iter(items.texts.values()), None)
     return Recommendations(
