@@ -53,8 +53,9 @@ def write_text(folder: Path | None, name: str, text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of text: the first to the left, the others to the right; numbers with fractions have four digits."""
-    cells = [list(header), *([f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
+    """Columns of text: the first to the left, the others to the right; numbers with fractions have four digits, and
+    what is not defined (None, nan) is a dash."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -63,6 +64,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:
