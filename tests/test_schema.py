@@ -122,3 +122,15 @@ def test_a_name_that_is_not_there_brings_the_nearest() -> None:
         schema.feature("agee")
     with pytest.raises(SchemaError, match=r"No history 'click'; .* Did you mean 'clicks'\?"):
         schema.history("click")
+
+
+def test_an_age_needs_the_clock_of_the_request_and_of_the_event() -> None:
+    inline = History(name="h", layout="inline", item="items", time="times")
+    clock, none, order = (
+        Schema(roles=Roles(user="u", item="i", time="t"), histories=(inline,)),
+        Schema(roles=Roles(user="u", item="i"), histories=(inline,)),
+        Schema(roles=Roles(user="u", item="i", order="p"), time_unit="position", histories=(inline,)),
+    )
+    assert [inline.time_is_known(schema) for schema in (clock, none, order)] == [True, False, False]
+    assert not History(name="h", layout="inline", item="items").time_is_known(clock)
+    assert History(name="h").time_is_known(clock)

@@ -246,7 +246,7 @@ class History:
 
     def time_is_known(self, schema: Schema) -> bool:
         """Whether events of this history have a clock time (so that their age before a request is a number)."""
-        return schema.time_unit != "position" and bool(self.time or (self.layout == "by_user" and schema.roles.time))
+        return bool(schema.roles.time) and (self.layout == "by_user" or bool(self.time))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,18 +169,19 @@ class Oracle:
             pairs = list(zip(row["recent_i"], row["recent_t"], strict=True))
             pairs = pairs[::-1] if history.order == "newest_first" else pairs
             for place, (item, time) in enumerate(pairs):
-                events.append(((time + history.lag, place), {"i": item, "t": time}))
+                events.append(((time + history.lag, place), {"i": item, "when": time}))
         elif row["u"] is not None:
             for number, part in enumerate(self.days[: row["day"] + 1]):
                 for place, event in enumerate(part.events if history.source == "file" else part.rows):
                     if event["u"] is None or code(event["u"]) != code(row["u"]):
                         continue
-                    available = event["t"] + history.lag
+                    when = event[history.time or "t"]
+                    available = when + history.lag
                     if history.source == "log":
                         if history.where and event[history.where] != 1:
                             continue
                         available = max(available, event["now"])
-                    events.append(((available, event["t"], number, place), event))
+                    events.append(((available, when, number, place), {**event, "when": when}))
         past = [(order, event) for order, event in events if order[0] < row["now"]]
         return [event for _, event in sorted(past, key=lambda pair: pair[0])][-history.max_length :]
 
@@ -188,7 +189,7 @@ class Oracle:
         day = row["day"]  # events of earlier days are carried over in the ids of the row's day
         read: Record = {
             "item": self.ids["item"].id(event["i"], day),
-            "age": log10(1.0 + row["now"] - event["t"]),
+            "age": log10(1.0 + row["now"] - event["when"]),
             **{f.name: self._feature(f, event, day) for f in history.features},
             **{outcome.name: self._outcome(row, event, outcome) for outcome in history.outcomes},
         }
@@ -214,9 +215,9 @@ class Oracle:
         value, date = event["buy"], event["buy_t"]
         if value is None:
             return nan
-        known_at = event["t"] + outcome.window
+        known_at = event["when"] + outcome.window
         if value and date is not None:
-            known_at = max(date, event["t"])
+            known_at = max(date, event["when"])
         return float(value) if known_at + outcome.lag < row["now"] else nan
 
     def _first_seen(self, item: Any, day: int) -> Record | None:

@@ -1,4 +1,4 @@
-"""The logs that the laws of the data side hold on, each in both layouts, and how batches are held against each other.
+"""The logs that the laws of the data side hold on, each in every layout.
 
 * a MovieLens log: unsorted in time, many ratings of a user in one second (a drawn one; the real one too if it is there)
 * a log in the shape of TAAC-2026: four domains, weighted lists, vectors
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil, floor
 from pathlib import Path
@@ -18,25 +18,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
-import torch
 
-from fullrank.data import prepare as prepare_module
-from fullrank.data.batch import Batch
-from fullrank.data.inputs import Inputs
 from fullrank.data.keys import code_of_key
-from fullrank.data.loader import Loader
-from fullrank.data.partitions import PreparedData
-from fullrank.data.prepare import Budget, prepare
 from fullrank.data.readers.movielens import movielens_schema
 from fullrank.data.readers.movielens_100k import MovieLens100K
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.simulate_taac import write
 from fullrank.data.source import LogChunk, LogSource, fingerprint_of
-from fullrank.data.splits import SPLITS, AllTrain, ByHash, ByTime, GivenFiles, PerUserOrder, Split, by_hash
-from fullrank.data.stage_fit import fit_items
-from fullrank.data.transform import Transform
-from fullrank.schema import Feature, History, KeySpace, Schema
+from fullrank.data.splits import SPLITS, ByHash, ByTime, GivenFiles, PerUserOrder, Split, by_hash
+from fullrank.schema import Feature, History, Schema
 
 ADS = SimulatorConfig(
     rows=640,
@@ -174,22 +164,20 @@ def filed(source: Memory) -> Memory:
 
 
 def inline_of(source: Memory) -> Memory:
-    """Write out what the server would have logged: for every row the past of its request, by a loop over all rows."""
+    """Lists as a server may have logged them: for every row all events of its user up to the request's very second,
+    also those that are not available yet (a tie, a lag), by a loop over all rows."""
     schema, rows = source.schema, source.table.to_pylist()
     roles = schema.roles
-    request_time = request_times(source)
     table, histories = source.table, []
     for history in schema.histories:
         columns = _event_columns(history, schema)
-        events: dict[Any, list[tuple[int, int, int]]] = {}
+        events: dict[Any, list[tuple[int, int]]] = {}
         for i, row in enumerate(rows):
             if not history.where or row[history.where] == 1:
-                available = max(row[roles.time] + history.lag, request_time[i])
-                events.setdefault(row[roles.user], []).append((available, row[roles.time], i))
+                events.setdefault(row[roles.user], []).append((row[roles.time], i))
         past = []
-        for now, row in zip(request_time, rows, strict=True):
-            mine = sorted(event for event in events.get(row[roles.user], []) if event[0] < now)
-            past.append([i for _, _, i in mine])
+        for now, row in zip(request_times(source), rows, strict=True):
+            past.append([i for time, i in sorted(events.get(row[roles.user], [])) if time <= now])
         for column in columns:
             values = source.table[column].combine_chunks()
             offsets = np.concatenate([[0], np.cumsum([len(one) for one in past])]).astype(np.int32)
@@ -348,83 +336,3 @@ def _renamed(table: pa.Table, columns: set[str]) -> pa.Table:
         values = pa.array([new(key) for key in table[column].to_pylist()], table[column].type)
         table = table.set_column(table.column_names.index(column), column, values)
     return table
-
-
-# ---- preparing
-
-
-def prepared(source: LogSource, folder: Path, split: Split | None = None, block_rows: int = 1 << 16) -> PreparedData:
-    prepare(source, folder, split=split or AllTrain(), budget=Budget(block_rows=block_rows))
-    return PreparedData.open(folder)
-
-
-def prepared_with(
-    fitted: Transform, source: LogSource, folder: Path, split: Split | None = None, *, keep_items: bool = True
-) -> PreparedData:
-    """Prepare with ids and scalers that were fitted before. `keep_items=False`: with this log's own item table."""
-
-    def held(self: Any, inputs: Any, *_: Any) -> Transform:
-        schema, maps, scalers = self.schema, fitted.id_maps, fitted.scalers
-        items = fitted.items and replace(fitted.items, num_saved=0)
-        if not keep_items:
-            items = fit_items(schema, inputs, maps, scalers, None)
-        return Transform(schema, maps, scalers, items)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare_module._Preparation, "_fit", held)
-        return prepared(source, folder, split)
-
-
-def nothing_fitted(schema: Schema, buckets: int = 50) -> Schema:
-    """The schema with hashed key spaces and unscaled numbers: what it makes of a record depends on no other."""
-    features = tuple(replace(f, scale="none") if f.kind == "numeric" else f for f in schema.features)
-    spaces = tuple(KeySpace(name=name, policy="hashed", buckets=buckets) for name in schema.used_key_spaces())
-    return replace(schema, features=features, key_spaces=spaces)
-
-
-# ---- batches
-
-
-def batches(
-    data: PreparedData, split: str = "train", batch_size: int = 64, partitions: tuple[int, ...] | None = None
-) -> list[Batch]:
-    loader = Loader(data, Inputs.of(data.schema), split, batch_size=batch_size, partitions=partitions)
-    return list(loader.epoch(0))
-
-
-def rows_of(data: PreparedData, index: np.ndarray, inputs: Inputs, split: str = "train") -> Batch:
-    """Some rows of a split that is one block, without labels."""
-    loader = Loader(data, inputs, split, batch_size=1)
-    (block,) = data.blocks(split)
-    return replace(loader._take(loader._pack(block), index), labels=None)
-
-
-def differences(left: Any, right: Any, place: str = "batch") -> list[str]:
-    """Where two batches (or parts of them) are not equal to the bit; NaN equals NaN."""
-    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-        if left.dtype != right.dtype or left.shape != right.shape:
-            return [f"{place}: {left.dtype} {tuple(left.shape)}, {right.dtype} {tuple(right.shape)}"]
-        bits = {torch.float32: torch.int32, torch.float64: torch.int64}.get(left.dtype, left.dtype)
-        differ = left.contiguous().view(bits) != right.contiguous().view(bits)
-        if differ.any():
-            at = tuple(differ.nonzero()[0].tolist())
-            return [f"{place}{list(at)}: {left[at]}, {right[at]} ({int(differ.sum())} of {differ.numel()} differ)"]
-        return []
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        if len(left) != len(right):
-            return [f"{place}: {len(left)} and {len(right)} parts"]
-        both = enumerate(zip(left, right, strict=True))
-        return [found for i, (a, b) in both for found in differences(a, b, f"{place}[{i}]")]
-    if is_dataclass(left) and type(left) is type(right):
-        return [
-            found
-            for f in fields(left)
-            for found in differences(getattr(left, f.name), getattr(right, f.name), f"{place}.{f.name}")
-        ]
-    return [] if left is None and right is None else [f"{place}: {type(left)} and {type(right)}"]
-
-
-def assert_same(left: list[Batch], right: list[Batch]) -> None:
-    assert len(left) == len(right)
-    for number, (one, two) in enumerate(zip(left, right, strict=True)):
-        assert differences(one, two) == [], f"batch {number}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-from laws_logs import Memory, request_times
+from laws_logs import Memory, request_times, requests_of
 
 from fullrank.schema import History, Schema
 
@@ -61,6 +61,9 @@ def rewritten_after(source: Memory, row: int, seed: int) -> Memory:
         own &= np.array(table[roles.request].to_pylist()) == table[roles.request][row].as_py()
     else:
         own &= np.arange(len(times)) == row
+    for history in schema.histories:
+        if history.layout == "inline":
+            table = _rewrite_lists(replace(source, table=table), history, times, seed)
     keep = [column for column in (roles.request, roles.impression) if column]
     table = rewritten_rows(replace(source, table=table), (times >= now) & ~own, seed, keep, later=50)
     events = {}
@@ -88,6 +91,31 @@ def _rewrite_late_labels(
             labels[i], dates[i] = 0, None
     table = _with(table, column, pa.array(labels, table[column].type))
     return _with(table, label_time, pa.array(dates, table[label_time].type))
+
+
+def _rewrite_lists(source: Memory, history: History, times: np.ndarray, seed: int) -> pa.Table:
+    """In the lists of every row: events not available to its request become others of their time, and outcomes that it
+    does not know of become any that it does not know of. Rows of one request keep equal lists."""
+    table, requests = source.table, requests_of(source)
+    number = {request: place for place, request in enumerate(dict.fromkeys(requests))}
+    lists = {column: table[column].to_pylist() for column in list_columns(history)}
+    others = {column: [value for one in lists[column] for value in one or []] for column in lists}
+    for row, now in enumerate(times.tolist()):
+        random = np.random.default_rng([seed, number[requests[row]]])
+        for place, time in enumerate(lists[history.time][row] or []):
+            if time + history.lag >= now:
+                for column in (history.item, *(f.column for f in history.features)):
+                    lists[column][row][place] = others[column][random.integers(len(others[column]))]
+            for outcome in history.outcomes:
+                value, date = lists[outcome.column][row][place], lists[outcome.time][row][place]
+                closes = time + outcome.window
+                if (max(date, time) if value and date is not None else closes) + outcome.lag >= now:
+                    positive = random.random() < 0.5 or closes + outcome.lag < now
+                    lists[outcome.column][row][place] = int(positive)
+                    lists[outcome.time][row][place] = now + int(random.integers(0, 99)) if positive else None
+    for column, values in lists.items():
+        table = _with(table, column, pa.array(values, table[column].type))
+    return table
 
 
 def _rewritten_events(file: Memory, history: History, now: int, seed: int) -> Memory:

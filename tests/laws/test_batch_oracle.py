@@ -48,9 +48,9 @@ SCHEMA = Schema(
 )
 TYPES = pa.schema(
     {
-        **{"u": pa.string(), "r": pa.int64(), "t": pa.int64(), "i": pa.string(), "weight": pa.float32()},
-        **{"hour": pa.int64(), "num": pa.float32(), "brand": pa.string(), "shelf": pa.string(), "mark": pa.int64()},
-        **{"tags": pa.list_(pa.string()), "tag_w": pa.list_(pa.float32()), "is_event": pa.int8()},
+        **{"u": pa.string(), "r": pa.int64(), "t": pa.int64(), "et": pa.int64(), "i": pa.string()},
+        **{"weight": pa.float32(), "hour": pa.int64(), "num": pa.float32(), "brand": pa.string(), "shelf": pa.string()},
+        **{"mark": pa.int64(), "tags": pa.list_(pa.string()), "tag_w": pa.list_(pa.float32()), "is_event": pa.int8()},
         **{"dwell": pa.float32(), "click": pa.int8(), "buy": pa.int8(), "buy_t": pa.int64()},
         **{"recent_i": pa.list_(pa.string()), "recent_t": pa.list_(pa.int64())},
     }
@@ -70,6 +70,7 @@ def records(draw: st.DrawFn, order: str, earliest: int) -> Record:
         "u": draw(USERS),
         "r": draw(st.sampled_from([1, 2, 3, 4, None])),
         "t": time,
+        "et": time + draw(st.sampled_from([0, 0, -2, 3])),
         "i": draw(ITEMS),
         "weight": draw(st.sampled_from([0.5, 1.0])),
         "hour": draw(st.sampled_from([0, 1, None])),
@@ -107,14 +108,14 @@ def schemas(draw: st.DrawFn) -> Schema:
     lag = st.sampled_from([0, 0, 1, 4, 100])
     logged, filed, recent = SCHEMA.histories
     outcome = replace(logged.outcomes[0], window=draw(st.sampled_from([0, 3])), lag=draw(st.sampled_from([0, 1])))
-    where = draw(st.sampled_from(["", "is_event"]))
+    where, time = draw(st.sampled_from(["", "is_event"])), draw(st.sampled_from(["", "", "et"]))
     order = draw(st.sampled_from(["oldest_first", "newest_first"]))
     click, buy = SCHEMA.tasks
     spaces = st.builds(KeySpace, name=st.just("item"), min_count=st.integers(1, 2), unknown_rows=st.integers(1, 3))
     return replace(
         SCHEMA,
         histories=(
-            replace(logged, lag=draw(lag), max_length=draw(lengths), where=where, outcomes=(outcome,)),
+            replace(logged, lag=draw(lag), max_length=draw(lengths), where=where, time=time, outcomes=(outcome,)),
             replace(filed, lag=draw(lag), max_length=draw(lengths)),
             replace(recent, lag=draw(lag), max_length=draw(lengths), order=order),
         ),

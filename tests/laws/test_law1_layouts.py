@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import laws_logs as logs
+import laws_reading as reading
 import numpy as np
 import pytest
 import torch
@@ -25,8 +26,8 @@ SPLITS: tuple[Split, ...] = (ByTime(valid=0.1, test=0.2), PerUserOrder(valid=0.1
 def assert_same_data(one: PreparedData, two: PreparedData, batch_size: int) -> None:
     num_events = np.zeros(len(one.schema.histories), dtype=int)
     for split in ("train", "valid", "test"):
-        left, right = (logs.batches(data, split, batch_size) for data in (one, two))
-        logs.assert_same(left, right)
+        left, right = (reading.batches(data, split, batch_size) for data in (one, two))
+        reading.assert_same(left, right)
         for batch in left:
             num_events += [history.num_events for history in batch.requests.histories]
     assert (num_events > 0).all()
@@ -36,7 +37,7 @@ def assert_same_data(one: PreparedData, two: PreparedData, batch_size: int) -> N
 @pytest.mark.parametrize("name", logs.names())
 def test_batches_are_the_same_when_nothing_is_fitted(name: str, split: Split, tmp_path) -> None:
     one, *others = (
-        logs.prepared(replace(source, schema=logs.nothing_fitted(source.schema)), tmp_path / layout, split)
+        reading.prepared(replace(source, schema=reading.nothing_fitted(source.schema)), tmp_path / layout, split)
         for layout, source in logs.log(name).items()
     )
     for other in others:
@@ -46,21 +47,21 @@ def test_batches_are_the_same_when_nothing_is_fitted(name: str, split: Split, tm
 @pytest.mark.parametrize("name", logs.names())
 def test_batches_are_the_same_with_one_fitted_state(name: str, tmp_path) -> None:
     (_, first), *others = logs.log(name).items()
-    one = logs.prepared(first, tmp_path / "first", SPLITS[0], block_rows=90)
+    one = reading.prepared(first, tmp_path / "first", SPLITS[0], block_rows=90)
     for layout, source in others:
-        assert_same_data(one, logs.prepared_with(one.transform, source, tmp_path / layout, SPLITS[0]), batch_size=37)
+        assert_same_data(one, reading.prepared_with(one.transform, source, tmp_path / layout, SPLITS[0]), batch_size=37)
 
 
 @pytest.mark.parametrize("name", [name for name in logs.names() if name != "taac"])
 def test_batches_show_the_same_keys_when_each_layout_fits_its_own(name: str, tmp_path) -> None:
     """The lists of training rows hold events of the log's own training rows, so the same keys get ids."""
     log = logs.log(name)
-    both = [logs.prepared(log[layout], tmp_path / layout, SPLITS[0]) for layout in ("log", "inline")]
+    both = [reading.prepared(log[layout], tmp_path / layout, SPLITS[0]) for layout in ("log", "inline")]
     maps = [data.transform.id_maps for data in both]
     for space in maps[0]:
         left, right = (np.sort(m[space].codes_of_ids(np.arange(m[space].num_rows))) for m in maps)
         assert np.array_equal(left, right), space
-    for batch in zip(*(logs.batches(data, "test") for data in both), strict=True):
+    for batch in zip(*(reading.batches(data, "test") for data in both), strict=True):
         for part, history in enumerate(Inputs.of(both[0].schema).histories):
             events = [one.requests.histories[part].events for one in batch]
             for place, field in enumerate(field for field in history.fields if field.kind == "categorical"):

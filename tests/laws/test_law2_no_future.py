@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import laws_logs as logs
+import laws_reading as reading
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -38,7 +39,7 @@ def thinned(name: str, layout: str) -> logs.Memory:
 
 @cache
 def original(name: str, layout: str) -> PreparedData:
-    return logs.prepared(thinned(name, layout), Path(mkdtemp()) / "data")
+    return reading.prepared(thinned(name, layout), Path(mkdtemp()) / "data")
 
 
 def place_of_rows(source: logs.Memory) -> np.ndarray:
@@ -59,12 +60,12 @@ def test_a_request_reads_nothing_that_was_not_available(name: str, layout: str, 
     kept = np.append(np.flatnonzero(times < times[row]), row)
     inputs = Inputs.of(source.schema)
     with TemporaryDirectory() as folder:
-        after = logs.prepared_with(before.transform, changed, Path(folder) / "data", keep_items=False)
+        after = reading.prepared_with(before.transform, changed, Path(folder) / "data", keep_items=False)
         one, two = (
-            logs.rows_of(prepared, place_of_rows(log)[kept], inputs)
+            reading.rows_of(prepared, place_of_rows(log)[kept], inputs)
             for prepared, log in ((before, source), (after, changed))
         )
-        assert logs.differences(one, two) == []
+        assert reading.differences(one, two) == []
 
 
 SPLITS: dict[str, tuple[Split, ...]] = {  # by layout: what is read for fitting differs with it
@@ -85,10 +86,10 @@ def test_what_does_not_train_leaves_no_trace(name: str, layout: str, split: Spli
         order = np.argsort(splits, kind="stable")
         source = replace(source, table=source.table.take(pa.array(order)), splits=tuple(splits[order].tolist()))
     trains = np.array(logs.splits_of(source, split)) == "train"
-    one = logs.prepared(source, tmp_path / "one", split)
+    one = reading.prepared(source, tmp_path / "one", split)
     assert one.num_rows("train") == trains.sum() and 0 < trains.sum() < len(trains)
     changed = replace(source, table=rewritten_rows(source, ~trains, 3, keep, later=50))
-    two = logs.prepared(changed, tmp_path / "two", split)
+    two = reading.prepared(changed, tmp_path / "two", split)
     maps = one.transform.id_maps, two.transform.id_maps
     assert {name: m.hash for name, m in maps[0].items()} == {name: m.hash for name, m in maps[1].items()}
     assert one.transform.scalers == two.transform.scalers

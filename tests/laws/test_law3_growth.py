@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import laws_logs as logs
+import laws_reading as reading
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -70,13 +71,13 @@ def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     name, layout, policy = request.param
     days = logs.two_days(name, layout)
     folder = tmp_path_factory.mktemp("growth")
-    data = logs.prepared(days_with(days.first, policy), folder / "data", ByTime(valid=0.1, test=0.2), block_rows=60)
+    data = reading.prepared(days_with(days.first, policy), folder / "data", ByTime(valid=0.1, test=0.2), block_rows=60)
     data.transform.save(folder / "run")
     transform = Transform.load(folder / "run", data.schema)
     num_rows = {space: id_map.num_rows for space, id_map in transform.id_maps.items()}
     config = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
     ranker = config.build(Inputs.of(data.schema), num_rows, seed=1).eval()
-    first_day = {split: logs.batches(data, split) for split in SPLITS}
+    first_day = {split: reading.batches(data, split) for split in SPLITS}
     before = hashes(folder / "data")
     if days.late is not None:
         append_labels(days.late, folder / "data")
@@ -93,7 +94,7 @@ def days_with(source: logs.Memory, policy: str) -> logs.Memory:
 
 def second_day(data: PreparedData) -> list[Batch]:
     """The rows of the last partition as one batch."""
-    return logs.batches(data, "train", 10_000, partitions=(len(data.partitions) - 1,))
+    return reading.batches(data, "train", 10_000, partitions=(len(data.partitions) - 1,))
 
 
 def test_no_file_of_the_first_day_changes(grown: Grown) -> None:
@@ -123,7 +124,7 @@ def test_rows_of_every_table_keep_their_bits(grown: Grown) -> None:
         assert len(after[name]) >= len(table) and torch.equal(after[name][: len(table)], table)
     with torch.no_grad():  # a grown model reads the first day, in the data's newest ids, as it did
         for split, read in grown.first_day.items():
-            for one, two in zip(read, logs.batches(grown.data, split, partitions=(0,)), strict=True):
+            for one, two in zip(read, reading.batches(grown.data, split, partitions=(0,)), strict=True):
                 assert_same_scores(grown.ranker, one, other, two)
 
 
@@ -139,8 +140,8 @@ def assert_same_scores(ranker: Ranker, batch: Batch, other: Ranker, other_batch:
 def test_the_run_scores_the_first_day_as_before(grown: Grown) -> None:
     with torch.no_grad():
         for split, read in grown.first_day.items():
-            again = logs.batches(grown.pinned, split, partitions=(0,))
-            logs.assert_same([replace(b, labels=None) for b in read], [replace(b, labels=None) for b in again])
+            again = reading.batches(grown.pinned, split, partitions=(0,))
+            reading.assert_same([replace(b, labels=None) for b in read], [replace(b, labels=None) for b in again])
             for one, two in zip(read, again, strict=True):
                 assert_same_scores(grown.ranker, one, grown.ranker, two)
 
@@ -153,7 +154,7 @@ def test_the_run_reads_the_second_day_as_its_own_transform_does(grown: Grown) ->
     inputs = Inputs.of(grown.data.schema)
     events = {name: grown.data.sources(name)[-1] for name in by_user}
     applied = grown.transform.apply(records, inputs, events=events, views=grown.pinned.views)
-    logs.assert_same([replace(read, labels=None)], [applied])
+    reading.assert_same([replace(read, labels=None)], [applied])
     with torch.no_grad():
         assert all(torch.isfinite(logits).all() for logits in grown.ranker(read).logits.values())
 
@@ -188,7 +189,7 @@ def test_two_days_read_as_if_they_had_come_at_once(grown: Grown, tmp_path: Path)
     """By another route: both days prepared as one partition with what was fitted on the first."""
     policy = "hashed" if grown.transform.id_maps["item"].space.policy == "hashed" else "growing"
     whole = days_with(grown.days.whole, policy)
-    at_once = logs.prepared_with(grown.transform, whole, tmp_path / "whole")
+    at_once = reading.prepared_with(grown.transform, whole, tmp_path / "whole")
     second = np.arange(at_once.num_rows("train"))[grown.days.first.table.num_rows :]
-    rows = logs.rows_of(at_once, second, Inputs.of(whole.schema))
-    logs.assert_same([replace(b, labels=None) for b in second_day(grown.pinned)], [rows])
+    rows = reading.rows_of(at_once, second, Inputs.of(whole.schema))
+    reading.assert_same([replace(b, labels=None) for b in second_day(grown.pinned)], [rows])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 import laws_logs as logs
+import laws_reading as reading
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -55,17 +56,17 @@ def predicted(data: PreparedData, transform: Transform, records: pa.RecordBatch,
 def test_prepare_and_predict_read_the_same(name: str, layout: str, tmp_path) -> None:
     source = logs.log(name)[layout]
     source = replace(source, schema=varied(source.schema))
-    data = logs.prepared(source, tmp_path / "data", SPLIT, block_rows=70)
+    data = reading.prepared(source, tmp_path / "data", SPLIT, block_rows=70)
     data.transform.save(tmp_path / "saved")
     loaded = Transform.load(tmp_path / "saved", data.schema)
     for split in ("train", "valid", "test"):
         records = raw_rows(source, split)
         assert records.num_rows == data.num_rows(split) > 0
-        trained = logs.batches(data, split, batch_size=records.num_rows)
+        trained = reading.batches(data, split, batch_size=records.num_rows)
         for transform in (data.transform, loaded):
-            logs.assert_same(trained, [predicted(data, transform, records)])
+            reading.assert_same(trained, [predicted(data, transform, records)])
         without = predicted(data, loaded, records.drop_columns(logged_only(source.schema, layout)), labels=False)
-        logs.assert_same([replace(batch, labels=None) for batch in trained], [without])
+        reading.assert_same([replace(batch, labels=None) for batch in trained], [without])
 
 
 def logged_only(schema: Schema, layout: str) -> list[str]:
@@ -78,19 +79,19 @@ def logged_only(schema: Schema, layout: str) -> list[str]:
 @pytest.mark.parametrize(("name", "layout"), CASES)
 def test_a_record_alone_is_what_it_is_among_others(name: str, layout: str, tmp_path) -> None:
     source = logs.log(name)[layout]
-    data = logs.prepared(source, tmp_path / "data", SPLIT)
+    data = reading.prepared(source, tmp_path / "data", SPLIT)
     records, inputs = raw_rows(source, "test"), Inputs.of(source.schema)
     requests = logs.requests_of(replace(source, table=pa.Table.from_batches([records])))
     for request in (requests[0], requests[-1]):
         rows = np.flatnonzero([one == request for one in requests])
         alone = predicted(data, data.transform, cast(pa.RecordBatch, records.take(pa.array(rows))), labels=False)
-        logs.assert_same([logs.rows_of(data, rows, inputs, "test")], [alone])
+        reading.assert_same([reading.rows_of(data, rows, inputs, "test")], [alone])
 
 
 @pytest.mark.parametrize("name", logs.names())
 def test_what_was_loaded_saves_to_the_same_bytes(name: str, tmp_path) -> None:
     source = next(iter(logs.log(name).values()))
-    data = logs.prepared(replace(source, schema=varied(source.schema)), tmp_path / "data", SPLIT)
+    data = reading.prepared(replace(source, schema=varied(source.schema)), tmp_path / "data", SPLIT)
     first, second = tmp_path / "first", tmp_path / "second"
     data.transform.save(first)
     Transform.load(first, data.schema).save(second)
