@@ -97,8 +97,10 @@ def log(name: str) -> Log:
         return {"file": read_all(by_user), "inline": read_all(inline)}
     if name == "ads":
         whole = read_all(SimulatedLog(ADS))
-        mixed = pa.array(np.random.default_rng(1).permutation(whole.table.num_rows))
-        return layouts(replace(whole, table=whole.table.take(mixed)))  # rows of a request are all over the log
+        random, table = np.random.default_rng(1), whole.table
+        time = table["time"].to_numpy() + random.integers(0, 4, table.num_rows)  # rows of a request: not at one time,
+        table = table.set_column(table.column_names.index("time"), "time", pa.array(time))
+        return layouts(replace(whole, table=table.take(pa.array(random.permutation(len(time))))))  # all over the log
     if name == "movielens-100k":
         whole = read_all(MovieLens100K(Path(os.environ["FULLRANK_DATA"]) / "movielens_100k"))
         some = np.isin(whole.table["user"].to_numpy(), np.arange(3, 943, 47))

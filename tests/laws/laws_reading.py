@@ -94,4 +94,4 @@ def differences(left: Any, right: Any, place: str = "batch") -> list[str]:
 def assert_same(left: list[Batch], right: list[Batch]) -> None:
     assert len(left) == len(right)
     for number, (one, two) in enumerate(zip(left, right, strict=True)):
-        assert differences(one, two) == [], f"batch {number}"
+        assert differences(one, two, f"batch {number}") == []

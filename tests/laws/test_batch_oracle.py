@@ -246,3 +246,40 @@ def test_appended_days_are_those_of_the_definitions(
 ) -> None:
     parts = data.draw(days(schema.histories[2].order, count))
     check(schema, parts, data.draw(st.sampled_from([AllTrain(), ByTime(valid=0.2, test=0.2)])), as_of, small, None)
+
+
+def record(time: int, item: str, **values: Any) -> Record:
+    """A plain row."""
+    plain = {"u": "7", "r": None, "t": time, "et": time, "i": item, "weight": 1.0, "hour": 0, "num": 0.0, "brand": "A"}
+    lists: Record = {"tags": [], "tag_w": [], "recent_i": [], "recent_t": []}
+    labels = {"is_event": 1, "dwell": 1.0, "click": 1, "buy": 0, "buy_t": None}
+    return {**plain, "shelf": "A", "mark": 1, **lists, **labels, **values}
+
+
+def plainly(parts: list[list[Record]], schema: Schema = SCHEMA) -> None:
+    check(schema, [Day(rows, [], ["train"] * len(rows)) for rows in parts], AllTrain(), None, 5, None)
+
+
+def test_events_that_become_available_together_are_in_the_order_of_their_times() -> None:
+    logged, *others = SCHEMA.histories
+    schema = replace(SCHEMA, histories=(replace(logged, time="et"), *others))
+    together = [record(5, item, r=1, et=5 - place) for place, item in enumerate("xyz")]
+    plainly([[*together, record(9, "x")]], schema)
+
+
+@pytest.mark.parametrize("often", ["x", "y"])
+def test_ids_go_by_the_count_over_all_days(often: str) -> None:
+    schema = replace(SCHEMA, key_spaces=(KeySpace(name="item", min_count=2),))
+    second = [record(20 + place, item) for place, item in enumerate("xyxy")]
+    plainly([[record(1, often), record(2, "z"), record(3, "z")], second], schema)
+
+
+def test_a_request_is_whole_however_its_rows_lie() -> None:
+    """Rows of a request apart from each other, over chunks and blocks; one key of two users; all in one second."""
+    scattered = [record(5 + place % 3, "xyz"[place % 3], r=place % 4, u="7b"[place % 2]) for place in range(23)]
+    plainly([scattered, [record(40, "x", r=1), record(40, "y"), record(40, "z", r=1)]])
+
+
+@pytest.mark.parametrize("missing", ["i", "u"])
+def test_a_log_in_which_nobody_or_nothing_is_named(missing: str) -> None:
+    plainly([[record(time, "x", recent_i=["x", None], recent_t=[0, 1]) | {missing: None} for time in (1, 2, 9)]])
