@@ -36,9 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("label")
     parser.add_argument("--threshold", required=True)
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args()
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if "--" not in sys.argv:
+        parser.error("expected the command behind a `--`")
+    options, command = parser.parse_args(sys.argv[1 : sys.argv.index("--")]), sys.argv[sys.argv.index("--") + 1 :]
     runs = []
     with subprocess.Popen(
         [sys.executable, *command[1:]] if command[0] == "python" else command, stdout=subprocess.PIPE, text=True
