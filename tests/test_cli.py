@@ -268,8 +268,10 @@ def test_recommend_knows_users_and_strangers(world: Path, capsys: pytest.Capture
 
 def test_training_again_finds_the_finished_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--training.batch-size 128 --ranker.embedding.width 4 --ranker.hidden 8"
-    assert run(world, f"train dcnv2 --data {{0}}/data --out {{0}}/run {options}") == 0
+    assert run(world, f"train dcnv2 --data {{0}}/data --out {{0}}/run {options} --json {{0}}/run.json") == 0
     assert "4 steps, 480 rows" in capsys.readouterr().out
+    told = json.loads((world / "run.json").read_text())
+    assert (told["run"], told["step"], told["rows"], told["finished"]) == (str(world / "run"), 4, 480, True)
     assert run(world, "train dcnv2 --data {0}/data --out {0}/run") == 2
     assert "holds another run" in capsys.readouterr().err
     assert main(["train"]) == 2

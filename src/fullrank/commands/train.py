@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from fullrank.commands.arguments import SHOWN, OptionalInt, OptionalPath, table
+from fullrank.commands.arguments import SHOWN, OptionalInt, OptionalPath, table, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.rankers import RANKERS, ranker_name, ranker_named
 from fullrank.recipes.train import train_ranker
@@ -42,6 +42,7 @@ def _options(name: str) -> Any:
             ("seed", int, 0),
             ("last_n", OptionalInt, None),
             ("exclude", tuple[str, ...], ()),
+            ("json", OptionalPath, None),
         ],
         frozen=True,
     )
@@ -52,7 +53,9 @@ def _options(name: str) -> Any:
         out: the run's folder; runs/{name} if not given.
         seed: of the first weights; --training.seed is that of the order of rows and of dropout.
         last_n: newest events of each history to read; as many as the schema keeps if not given.
-        exclude: names of features and histories that the model shall not see.
+        exclude: names of features, histories and tasks that the model shall not see.
+        json: where to write how it ended for programs: `run`, `step`, `epoch`, `rows`, `loss`, `seconds`, and `valid`,
+            which has the last validation's metrics of every task (as `evaluate` writes them).
     """
     return options
 
@@ -77,5 +80,6 @@ def _train(options: Any, name: str, command: str) -> int:
     if result.valid:
         rows = [[task, *(values[name] for name in SHOWN)] for task, values in result.valid.items()]
         print(table(["validation", *SHOWN], rows))
+    write_json(options.json, {"run": out, **asdict(result)})
     print(f"Next: fullrank evaluate {out} --data {options.data}")
     return 0
