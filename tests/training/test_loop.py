@@ -168,6 +168,15 @@ def test_a_stop_off_the_schedule_writes_deferred_decay_early_and_that_is_roundin
         assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6), name
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: a process that a script started in the background is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_at_once_and_loses_only_what_was_not_saved(tmp_path):
     def twice(ranker, report):
         if report.step == 3:
