@@ -88,7 +88,7 @@ def open_log(data: str, say: Callable[[str], None]) -> tuple[LogSource, bool, st
     names = [reader.NAME for reader in READERS]
     if data in names:
         try:
-            obtained = get(data, quiet=True)
+            obtained = get(data)
             return open_public(data, obtained.path), True, f"{data} ({obtained.how})"
         except NotObtainable as error:
             reason = str(error).splitlines()[0]
