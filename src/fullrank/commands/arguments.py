@@ -52,14 +52,14 @@ def write_text(folder: Path | None, name: str, text: str) -> None:
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of text: the first to the left, the others to the right; numbers with fractions have four digits, and
-    what is not defined (None, nan) is a dash."""
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], words: int = 1) -> str:
+    """Columns of text: the first `words` to the left, the others to the right; numbers with fractions have four digits,
+    and what is not defined (None, nan) is a dash."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if n == 0 else cell.rjust(width)
+            cell.ljust(width) if n < words else cell.rjust(width)
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fullrank.commands.arguments import OptionalPath, call, write_json, write_text
+from fullrank.commands.arguments import OptionalPath, call, table, write_json, write_text
 from fullrank.recipes.demo import DemoConfig, run_demo
-from fullrank.recipes.demo_page import HEADER, as_json, as_text, next_commands, table_cells, write_page
+from fullrank.recipes.demo_page import HEADER, as_json, next_commands, table_cells, write_page
 
 _DEFAULT = DemoConfig()
 
@@ -36,7 +36,7 @@ def demo(
         json: where to write the results for programs (keys: docs/cli.md).
     """
     result = run_demo(DemoConfig(data=data, out=out, quick=quick, seed=seed))
-    text = as_text(HEADER, table_cells(result))
+    text = table(HEADER, table_cells(result), words=3)
     print(f"\n{text}\n")
     for item in result.recommendations.items:
         chances = ", ".join(f"{task} {chance:.1%}" for task, chance in item.probability.items())

@@ -1,8 +1,7 @@
-"""What the demo found, as a table in the terminal, a JSON file and one HTML page."""
+"""What the demo found, as cells of a table, keys for programs and one HTML page."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -35,24 +34,8 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def as_text(header: tuple[str, ...], lines: list[list[str]]) -> str:
-    """Columns as wide as their widest cell; words on the left, numbers on the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
-    words = 3
-
-    def line(cells: list[str] | tuple[str, ...]) -> str:
-        padded = (c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, lines)])
-
-
 def as_json(result: DemoResult, page: Path) -> dict[str, Any]:
     """The documented keys of `--json` (docs/cli.md): data, results, recommendations, runs, page, seconds."""
-
-    def finite(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     return {
         "data": {
             "name": result.data,
@@ -63,9 +46,7 @@ def as_json(result: DemoResult, page: Path) -> dict[str, Any]:
             "items": result.items,
         },
         "results": [
-            {"slice": row.slice, "model": row.model, "task": row.task}
-            | {key: finite(value) for key, value in asdict(row.metrics).items()}
-            for row in result.table
+            {"slice": row.slice, "model": row.model, "task": row.task} | asdict(row.metrics) for row in result.table
         ],
         "recommendations": [asdict(item) for item in result.recommendations.items],
         "runs": {name: str(trained.run.path) for name, trained in result.runs.items()},
@@ -147,8 +128,3 @@ def next_commands(result: DemoResult) -> list[str]:
         "fullrank schema infer LOG.parquet --out schema.toml",
         "fullrank prepare LOG.parquet --schema schema.toml --out data/mine",
     ]
-
-
-def write_json(value: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
