@@ -11,7 +11,7 @@ import torch
 from fullrank.data.assemble import assemble, pack, take
 from fullrank.data.columns import NEVER, EncodedBlock, Ragged
 from fullrank.data.history import HistorySource
-from fullrank.data.inputs import Field, HistoryInputs, Inputs
+from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 
 SECOND = 1_000_000
 ITEM = Field(name="item", kind="categorical", key_space="item")
@@ -34,7 +34,7 @@ INPUTS = Inputs(
     ),
     candidate=(Field(name="price", kind="numeric"), ITEM, Field(name="cost", kind="numeric")),
     histories=(EVENTS,),
-    tasks=("click", "buy"),
+    tasks=(TaskInput(name="click"), TaskInput(name="buy")),
 )
 
 

@@ -101,7 +101,7 @@ def test_a_late_label_counts_from_its_time_on(out: Path) -> None:
     def positives(data: PreparedData) -> int:
         blocks = (data.read(ref, inputs) for ref in data.blocks("train"))
         packed = (pack(b, inputs, views={}, as_of=data.as_of, windows=data.windows) for b in blocks)
-        return sum(int(part.values_BK[:, inputs.tasks.index("bought")].sum()) for part in packed)
+        return sum(int(part.values_BK[:, inputs.task_names.index("bought")].sum()) for part in packed)
 
     early, then = PreparedData.open(out), PreparedData.open(out)
     assert early.as_of == LATER * SECOND - 1

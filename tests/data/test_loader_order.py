@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fullrank.data.columns import EncodedBlock
-from fullrank.data.inputs import Field, Inputs
+from fullrank.data.inputs import Field, Inputs, TaskInput
 from fullrank.data.loader import Loader
 
 INPUTS = Inputs(
     request=(Field(name="user", kind="categorical", key_space="user"),),
     candidate=(Field(name="item", kind="categorical", key_space="item"),),
     histories=(),
-    tasks=("click",),
+    tasks=(TaskInput(name="click"),),
 )
 
 

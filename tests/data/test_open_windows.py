@@ -6,9 +6,9 @@ import numpy as np
 
 from fullrank.data.assemble import pack
 from fullrank.data.columns import NEVER, EncodedBlock
-from fullrank.data.inputs import Inputs
+from fullrank.data.inputs import Inputs, TaskInput
 
-INPUTS = Inputs(request=(), candidate=(), histories=(), tasks=("buy",))
+INPUTS = Inputs(request=(), candidate=(), histories=(), tasks=(TaskInput(name="buy"),))
 WINDOW = 100
 
 

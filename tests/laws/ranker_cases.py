@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fullrank.data.batch import Bag, Batch, Candidates, FeatureBlock, HistoryBatch, Requests
-from fullrank.data.inputs import Field, HistoryInputs, Inputs
+from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.features.tokenizer import TokenizerConfig
 from fullrank.rankers import RANKERS, DCNv2, RankMixer, ranker_name
 
@@ -42,7 +42,7 @@ INPUTS = Inputs(
         ),
         HistoryInputs(name="views", last_n=4, fields=(Field(name="item", kind="categorical", key_space="item"),)),
     ),
-    tasks=("click", "conversion.7d"),
+    tasks=(TaskInput(name="click"), TaskInput(name="conversion.7d")),
 )
 
 # Beside its default, each ranker is tested in these settings. A ranker that is not here is tested in its default.
@@ -193,5 +193,5 @@ def lively(config, seed=0):
 
 def logits_of(output):
     """`[B, K]`, in the order of the tasks."""
-    assert tuple(output.logits) == INPUTS.tasks
+    assert tuple(output.logits) == INPUTS.task_names
     return torch.stack(list(output.logits.values()), 1)

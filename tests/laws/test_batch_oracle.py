@@ -162,7 +162,8 @@ def read(batch: Batch, inputs: Inputs) -> list[Record]:
             histories[r][wanted.name] = events[start:end]
     rows = []
     for b, r in enumerate(batch.candidates.request_of_row_B.tolist()):
-        labels = zip(inputs.tasks, batch.labels.values_BK[b].tolist(), batch.labels.known_BK[b].tolist(), strict=True)
+        values, known = batch.labels.values_BK[b].tolist(), batch.labels.known_BK[b].tolist()
+        labels = zip(inputs.task_names, values, known, strict=True)
         rows.append(
             {
                 **context[r],

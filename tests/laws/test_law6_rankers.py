@@ -26,7 +26,7 @@ from fullrank.features.table_updates.updater import TableUpdater
 from fullrank.rankers import RANKERS, Ranker, ranker_name, ranker_named
 
 every_ranker = pytest.mark.parametrize("config", [config for _, config in CASES], ids=[name for name, _ in CASES])
-every_task = pytest.mark.parametrize("task", INPUTS.tasks)
+every_task = pytest.mark.parametrize("task", INPUTS.task_names)
 BATCH = random_batch(1)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, HistoryBatch, Requests
-from fullrank.data.inputs import Field, HistoryInputs, Inputs
+from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 
@@ -16,7 +16,7 @@ INPUTS = Inputs(
     request=(Field(name="user", kind="categorical", key_space="user"),),
     candidate=(ITEM,),
     histories=(HistoryInputs(name="seen", last_n=5, fields=(ITEM,)),),
-    tasks=("click", "buy"),
+    tasks=(TaskInput(name="click"), TaskInput(name="buy")),
 )
 ROWS = {"user": 6, "item": 9}
 WIDTH = 3
@@ -63,7 +63,7 @@ def test_logits_are_those_of_the_equations(structure):
         for step in (0, 2):
             deep = F.relu(weights[f"mlp.steps.{step}.weight"] @ deep + weights[f"mlp.steps.{step}.bias"])
         shared = torch.cat([x, deep]) if structure == "parallel" else deep
-        for at, task in enumerate(INPUTS.tasks):
+        for at, task in enumerate(INPUTS.task_names):
             w, b = weights[f"towers.of_task.{at}.steps.0.weight"], weights[f"towers.of_task.{at}.steps.0.bias"]
             torch.testing.assert_close(output.logits[task][row], (w @ shared + b).squeeze())
 
@@ -92,7 +92,8 @@ def test_a_part_may_have_no_fields(part):
 
 def test_no_field_at_all_is_an_error():
     with pytest.raises(ValueError, match="at least one field or history"):
-        DCNv2.Config().build(Inputs(request=(), candidate=(), histories=(), tasks=("click",)), {}, seed=0)
+        inputs = Inputs(request=(), candidate=(), histories=(), tasks=(TaskInput(name="click"),))
+        DCNv2.Config().build(inputs, {}, seed=0)
 
 
 def test_a_wrong_structure_names_the_nearest():

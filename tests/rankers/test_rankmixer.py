@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fullrank.data.inputs import Field, HistoryInputs, Inputs
+from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.features.tokenizer import TokenizerConfig
 from fullrank.rankers import RankMixer
 from fullrank.rankers.field_front import EmbeddingConfig
@@ -71,7 +71,7 @@ def unirank_inputs():
         return tuple(Field(name=f"{prefix}{i}", kind="categorical", key_space=f"{prefix}{i}") for i in range(n))
 
     history = HistoryInputs(name="seen", last_n=100, fields=named("item", 7))
-    tasks = ("click", "like", "follow", "long_view")
+    tasks = tuple(TaskInput(name=name) for name in ("click", "like", "follow", "long_view"))
     return Inputs(request=named("user", 12), candidate=named("item", 7), histories=(history,), tasks=tasks)
 
 

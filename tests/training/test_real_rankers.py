@@ -38,7 +38,7 @@ def transform_of_20_rows() -> Transform:
 def test_a_trained_ranker_loads_from_its_folder_alone(tmp_path, ranker_class: Any):
     transform, config = transform_of_20_rows(), ranker_class.Config()
     num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
-    objective = BinaryCrossEntropy(tasks=INPUTS.tasks)
+    objective = BinaryCrossEntropy(tasks=INPUTS.task_names)
     run = create_run(
         tmp_path / "run", TRAIN, type_tag=ranker_name(ranker_class), config=config, num_rows=num_rows,
         transform=transform, objective=objective, seed=3,

@@ -104,8 +104,8 @@ def test_a_missing_part_is_named(tmp_path, name):
 def test_another_format_and_damage_are_named(tmp_path):
     file = create_run(tmp_path / "a", TRAIN).path / "run.json"
     text = file.read_text()
-    file.write_text(text.replace('"format": 1', '"format": 9').replace('"train"', '"training"'))
-    with pytest.raises(RunError, match=r"run.json of format 1, got 9 \(written by fullrank .*\): use the release"):
+    file.write_text(text.replace('"format": 2', '"format": 9').replace('"train"', '"training"'))
+    with pytest.raises(RunError, match=r"run.json of format 2, got 9 \(written by fullrank .*\): use the release"):
         Run.open(tmp_path / "a")
     file.write_text(text[:50])
     with pytest.raises(RunError, match=r"run.json is damaged: .*line"):

@@ -50,7 +50,7 @@ def recommend(
         k=k,
         hash_key=read_hash_key(hash_ids) if hash_ids else None,
     )
-    tasks = opened.record.inputs.tasks
+    tasks = opened.record.inputs.task_names
     rows = [[item.key, *(item.probability[task] for task in tasks), item.text] for item in found.items]
     text = table(["item", *tasks, "text"], rows)
     seen = f"{found.events} past events read" if found.known else "never seen: unknown rows and no history"

@@ -116,7 +116,7 @@ def pack(
     n, rows = block.num_rows, block.rows
     values = np.zeros((n, len(inputs.tasks)), dtype=np.float32)
     known = np.zeros((n, len(inputs.tasks)), dtype=bool)
-    for place, task in enumerate(inputs.tasks):
+    for place, task in enumerate(inputs.task_names):
         if f"@label.{task}" in rows:  # absent where there is nothing to compare with (predict, serve)
             known[:, place] = array(rows, f"@known_at.{task}") <= as_of
             if windows.get(task) and "@time" in rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fullrank.schema import Feature, Schema
+from fullrank.schema import Feature, Schema, TaskKind
 
 FieldKind = Literal["categorical", "multi", "numeric", "vector"]
 FieldOwner = Literal["user", "context", "item", "pair", "event"]
@@ -39,13 +39,25 @@ class HistoryInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskInput:
+    """A label column of a batch. What its values are follows from `kind`: 0/1, a real number, or the number of one of
+    `classes` classes. `parent`: the funnel's step before, empty for a first one."""
+
+    name: str
+    kind: TaskKind = "binary"
+    classes: int = 0
+    parent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Fields of the request part, of the candidate part, histories and task names of a model."""
+    """Fields of the request part, of the candidate part, histories and tasks of a model. A parent that is not among
+    the tasks is left out."""
 
     request: tuple[Field, ...]
     candidate: tuple[Field, ...]
     histories: tuple[HistoryInputs, ...]
-    tasks: tuple[str, ...]
+    tasks: tuple[TaskInput, ...]
 
     @staticmethod
     def of(schema: Schema, *, last_n: int | None = None, exclude: tuple[str, ...] = ()) -> Inputs:
@@ -89,8 +101,22 @@ class Inputs:
             request=usable(("user", "context")),
             candidate=usable(("item", "pair")),
             histories=tuple(histories),
-            tasks=tuple(task.name for task in schema.tasks if task.name not in exclude),
+            tasks=tuple(
+                TaskInput(
+                    name=task.name,
+                    kind=task.kind,
+                    classes=task.classes,
+                    parent="" if task.parent in exclude else task.parent,
+                )
+                for task in schema.tasks
+                if task.name not in exclude
+            ),
         )
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the label columns, in their order."""
+        return tuple(task.name for task in self.tasks)
 
     def key_spaces(self) -> tuple[str, ...]:
         """Every key space a model of these inputs needs a table for, in order of first use."""

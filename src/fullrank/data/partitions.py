@@ -195,7 +195,7 @@ class PreparedData:
         for history in inputs.histories:
             requests += [f"@history.{history.name}.end", f"@history.{history.name}.length"]
         rows = ["@request", "@time", *LABEL_COLUMNS, *_names(inputs.candidate)]
-        rows += [f"@{what}.{task}" for task in inputs.tasks for what in ("label", "known_at")]
+        rows += [f"@{what}.{task}" for task in inputs.task_names for what in ("label", "known_at")]
         return self._block(block, requests, rows)
 
     def read_all(self, block: BlockRef) -> EncodedBlock:

@@ -104,7 +104,7 @@ def predict_split(
     Args:
         ranker: gives an output with `logits[task]` of shape [B] for every task, on the device of its parameters.
         loader: any pass will do; with `shuffle=False` the rows come in the order of the data.
-        tasks: the names of the label columns, in their order (`Inputs.tasks`).
+        tasks: the names of the label columns, in their order (`Inputs.task_names`).
         progress: the words in front of a progress bar on a terminal; none if empty.
 
     Keeps 4 bytes a row and logit, and about 30 more a row: a split of 10⁸ rows and 2 tasks takes 4.6 GB.

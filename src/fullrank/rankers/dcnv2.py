@@ -60,7 +60,7 @@ class DCNv2(Ranker):
         self.cross = nn.ModuleList(CrossLayer(flat_width) for _ in range(config.num_cross_layers))
         self.mlp = MLP(flat_width, config.hidden, dropout=config.dropout, batch_norm=config.batch_norm)
         width = self.mlp.width + (flat_width if config.structure == "parallel" else 0)
-        self.towers = TaskTowers(inputs.tasks, width, hidden=())
+        self.towers = TaskTowers(inputs.task_names, width, hidden=())
 
     def encode_request(self, requests: Requests) -> FieldState:
         return self.front.encode_request(requests)

@@ -95,7 +95,7 @@ class RankMixer(Ranker):
             RankMixerBlock(self.tokenizer.num_tokens, width, config.expansion, config.norm, config.dropout)
             for _ in range(config.num_layers)
         )
-        self.towers = TaskTowers(inputs.tasks, width, config.towers, config.dropout)
+        self.towers = TaskTowers(inputs.task_names, width, config.towers, config.dropout)
 
     def encode_request(self, requests: Requests) -> FieldState:
         return self.front.encode_request(requests)

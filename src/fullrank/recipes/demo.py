@@ -127,7 +127,7 @@ def run_demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResu
         name: _train(name, ranker, closed, home / "per-user", training, config.seed, say)
         for name, ranker in rankers_of_demo().items()
     }
-    first = next(iter(runs.values())).run.record.inputs.tasks
+    first = next(iter(runs.values())).run.record.inputs.task_names
     for name, predicted in _predict_all(closed, runs, first).items():
         predictions[name] = predicted
         table += [DemoRow("last rows of every user", name, task, predicted.metrics(task)) for task in first]
@@ -196,7 +196,7 @@ def _new_users(
         name: _train(name, ranker, data, home / "by-time", short, config.seed, say)
         for name, ranker in rankers_of_demo().items()
     }
-    tasks = next(iter(runs.values())).run.record.inputs.tasks
+    tasks = next(iter(runs.values())).run.record.inputs.task_names
     id_map = data.transform.id_maps["user"]
     rows = []
     for name, predicted in _predict_all(data, runs, tasks).items():

@@ -36,10 +36,11 @@ class Popularity(nn.Module):
 
     @staticmethod
     def inputs(data: PreparedData, tasks: tuple[str, ...]) -> Inputs:
-        """The item id and nothing else."""
+        """The item id and nothing else; labels in the order of the schema."""
         whole = Inputs.of(data.schema)
         item = tuple(field for field in whole.candidate if field.name == "item")
-        return Inputs(request=(), candidate=item, histories=(), tasks=tasks)
+        labels = tuple(task for task in whole.tasks if task.name in tasks)
+        return Inputs(request=(), candidate=item, histories=(), tasks=labels)
 
     @staticmethod
     def fit(data: PreparedData, tasks: tuple[str, ...], prior_rows: float = 10.0) -> Popularity:

@@ -81,7 +81,7 @@ def recommend(
         if data.schema.history(history.name).key_space == "item"
     ]
     seen = np.concatenate([np.empty(0, np.uint64), *past])
-    score = logits[inputs.tasks[0]].numpy().astype(np.float64)
+    score = logits[inputs.task_names[0]].numpy().astype(np.float64)
     score[np.isin(items.code, seen)] = -np.inf
     best = np.lexsort((items.id, -score))[:k]
     text = next(iter(items.texts.values()), None)
@@ -92,7 +92,7 @@ def recommend(
             Recommendation(
                 key=items.key[int(i)].as_py(),
                 text=(text[int(i)].as_py() or "") if text is not None else "",
-                probability={task: float(torch.sigmoid(logits[task][int(i)])) for task in inputs.tasks},
+                probability={task: float(torch.sigmoid(logits[task][int(i)])) for task in inputs.task_names},
             )
             for i in best
             if score[i] > -np.inf

@@ -55,13 +55,13 @@ def train_ranker(
         exclude: names of features and histories the model shall not see.
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
-    other = [task for task in data.schema.tasks if task.kind != "binary" and task.name in inputs.tasks]
+    other = [task for task in data.schema.tasks if task.kind != "binary" and task.name in inputs.task_names]
     if other:
         raise ValueError(
             f"Expected binary tasks, got {other[0].kind} task {other[0].name!r}: no objective here learns it yet. "
             f"Leave it out (exclude={other[0].name!r})."
         )
-    objective = BinaryCrossEntropy(tasks=inputs.tasks)
+    objective = BinaryCrossEntropy(tasks=inputs.task_names)
     pin, state, transform = data.lineage.pin, data.state, data.transform
     if (Path(path) / "run.json").exists():
         there = Run.open(path)
@@ -90,7 +90,7 @@ def train_ranker(
 
     def validate(model: nn.Module) -> dict[str, dict[str, float | int]]:
         assert valid is not None
-        return {task: asdict(metrics) for task, metrics in evaluate(model, valid, inputs.tasks).items()}
+        return {task: asdict(metrics) for task, metrics in evaluate(model, valid, inputs.task_names).items()}
 
     result = train(
         ranker,
@@ -125,4 +125,4 @@ def predict(run: Run, ranker: Ranker, data: PreparedData, split: str, *, progres
     data.lineage.check(run.record.lineage, str(run.path))
     inputs = run.record.inputs
     loader = Loader(data.pinned(run.transform()), inputs, split, batch_size=EVALUATION_BATCH)
-    return predict_split(ranker, loader, inputs.tasks, progress=progress)
+    return predict_split(ranker, loader, inputs.task_names, progress=progress)

@@ -38,7 +38,7 @@ class BinaryCrossEntropy:
     the batch gives exactly 0 and a gradient of exactly 0. The model's own losses follow as ``aux.NAME``, unchanged.
 
     Args:
-        tasks: the names of the label columns, in their order (`Inputs.tasks`); all are summed with weight 1.
+        tasks: the names of the label columns, in their order (`Inputs.task_names`); all are summed with weight 1.
         undo_sample_rate: count a row of which the share s was kept 1/s times, so that the model learns the rates of
             the traffic before sampling (and `pcoc` can be 1). Costs variance: rare large weights. Off, the model
             learns the rates of the sampled log.

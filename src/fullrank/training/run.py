@@ -37,7 +37,7 @@ from fullrank.training.weights import load_weights
 if TYPE_CHECKING:
     from fullrank.data.transform import Transform
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(ValueError):
