@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb("turn logs into prepared data, or append a new day or late labels to it", "prepare"),
     "train": Verb("train a ranker on prepared data; run again to resume", "train"),
     "evaluate": Verb("the metrics of a run on a split of prepared data", "evaluate"),
+    "compare": Verb("several recipes with several seeds on the same rows; which differences are noise", "compare"),
     "recommend": Verb("the best items for a user by a run", "recommend"),
     "forget": Verb("remove a user's rows, history and key from prepared data", "forget"),
     "data get": Verb("obtain a public data set", "data_get"),

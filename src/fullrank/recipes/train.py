@@ -110,12 +110,16 @@ def ranker_class_of(config: Any) -> type[Ranker]:
     return ranker_named(type(config).__qualname__.split(".")[0].lower())
 
 
+def ranker_config(run: Run) -> Any:
+    """The `Config` that a run's ranker was built from."""
+    cls = ranker_named(run.record.type_tag)
+    return decode(cls.Config, run.record.config, f"{run.path / 'run.json'}: config")  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
+
+
 def load_ranker(run: Run) -> Ranker:
     """The ranker of a run with its newest weights, in eval mode; reads the run's folder alone."""
     record = run.record
-    cls = ranker_named(record.type_tag)
-    config = decode(cls.Config, record.config, f"{run.path / 'run.json'}: config")  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
-    ranker = config.build(record.inputs, record.num_rows, record.seed)
+    ranker = ranker_config(run).build(record.inputs, record.num_rows, record.seed)
     run.load_weights(ranker)
     return ranker.eval()
 

@@ -1,0 +1,148 @@
+"""`fullrank compare --data DIR --recipes …`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fullrank.commands.arguments import OptionalPath, table, write_json
+from fullrank.data.partitions import PreparedData
+from fullrank.evaluation.html_page import HtmlPage
+from fullrank.rankers import ranker_named
+from fullrank.recipes.compare import (
+    HIGHER_IS_BETTER,
+    Comparison,
+    Recipe,
+    Summary,
+    compare,
+    plot_comparison,
+    recipe_of_run,
+    write_csv,
+)
+from fullrank.training.config import TrainConfig
+from fullrank.training.run import Run
+
+VALUES = ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in HIGHER_IS_BETTER)]
+DIFFERENCES = ["task", "recipe", "metric", "difference", "90 % interval", "verdict"]
+
+
+def main(args: Sequence[str], prog: str) -> int:
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    options = tyro.cli(_options(), prog=prog, args=list(args), config=flags)
+    return _compare(options, shlex.join([*prog.split(), *args]))
+
+
+def _options() -> Any:
+    options = make_dataclass(
+        "Compare",
+        [
+            ("data", Path),
+            ("recipes", tuple[str, ...]),
+            ("out", Path, Path("runs/compare")),
+            ("seeds", int, 3),
+            ("split", str, "test"),
+            ("training", TrainConfig, field(default_factory=TrainConfig)),
+            ("json", OptionalPath, None),
+        ],
+        frozen=True,
+    )
+    options.__doc__ = """Train several recipes with several seeds on the same rows, and say which differences are noise.
+
+    Args:
+        data: a folder of prepared data.
+        recipes: rankers by name (their defaults, trained as --training says), and folders of runs (their own settings,
+            repeated). The first is what the others are compared with.
+        out: where runs, comparison.csv, comparison.json and the page index.html go; the same command resumes.
+        seeds: how many, from 0. Five or more make an interval worth quoting.
+        split: the rows to measure on.
+        json: a second place for comparison.json.
+    """
+    return options
+
+
+def _compare(options: Any, command: str) -> int:
+    recipes: dict[str, Recipe] = {}
+    for name in options.recipes:
+        if (Path(name) / "run.json").exists():
+            recipes[Path(name).name] = recipe_of_run(Run.open(name))
+        else:
+            recipes[name] = Recipe(ranker=ranker_named(name).Config(), training=options.training)  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
+    if len(recipes) != len(options.recipes):
+        raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}.")
+    data = PreparedData.open(options.data)
+    found = compare(
+        recipes, data, options.out, seeds=range(options.seeds), split=options.split, how_to_resume=command
+    )
+    values, differences = tables(found)
+    print(table(VALUES, values, words=2))
+    if differences:
+        print(f"\nAgainst {found.recipes[0]}, pairs of one seed:\n{table(DIFFERENCES, differences, words=3)}")
+    write_csv(found, options.out / "comparison.csv")
+    result = as_json(found)
+    for path in {options.out / "comparison.json", options.json} - {None}:
+        write_json(path, result)
+    print(f"\nPage: {write_page(found, command, options.out / 'index.html')}")
+    return 0
+
+
+def tables(found: Comparison) -> tuple[list[list[str]], list[list[str]]]:
+    """Cells of the two tables: mean ± sd of every recipe; differences from the first."""
+    summaries = found.summaries()
+    values = [
+        [task, recipe, str(len(found.seeds)), *(_value(_of(summaries, recipe, task, m)) for m in HIGHER_IS_BETTER)]
+        for task in found.tasks
+        for recipe in found.recipes
+    ]
+    differences = [
+        [s.task, s.recipe, s.metric, f"{d.mean:+.4f}", f"{d.low:+.4f} … {d.high:+.4f}", d.verdict]
+        for s in summaries
+        if (d := s.difference) is not None
+    ]
+    return values, differences
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """All of it: every run's metrics, and the summaries."""
+    return asdict(found) | {"summaries": [asdict(summary) for summary in found.summaries()]}
+
+
+def write_page(found: Comparison, command: str, path: Path) -> Path:
+    """One page with both tables and a figure a task."""
+    import matplotlib.pyplot as plt
+
+    page = HtmlPage(f"Comparison of {', '.join(found.recipes)}")
+    values, differences = tables(found)
+    page.text(
+        f"{len(found.seeds)} seeds a recipe, measured on the split {found.split}. A seed is that of the first weights, "
+        "of the order of rows and of dropout; sd is over seeds."
+    )
+    page.table(VALUES, values)
+    if differences:
+        page.heading(f"Differences from {found.recipes[0]}")
+        page.text(
+            "Pairs of one seed; Student's 90 % interval of the mean difference. It covers the chance of training, not "
+            "other users or days. Inside the noise: the interval holds 0."
+        )
+        page.table(DIFFERENCES, differences)
+    for task in found.tasks:
+        page.heading(f"AUC of {task}")
+        figure, ax = plt.subplots(figsize=(6, 3.5))
+        plot_comparison(found, task, "auc", ax)
+        page.figure(figure, "A point a seed, a grey line between runs of one seed, a bar at the mean.")
+    page.heading("To repeat it")
+    page.code(command)
+    return page.write(path)
+
+
+def _of(summaries: list[Summary], recipe: str, task: str, metric: str) -> Summary:
+    return next(s for s in summaries if (s.recipe, s.task, s.metric) == (recipe, task, metric))
+
+
+def _value(summary: Summary) -> str:
+    value = summary.value
+    return f"{value.mean:.4f} ± {value.sd:.4f}" if value.n > 1 else f"{value.mean:.4f}"

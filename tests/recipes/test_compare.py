@@ -1,0 +1,89 @@
+"""Comparing recipes over seeds: what is measured, that it resumes, and a run's settings repeated."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fullrank.cli import main
+from fullrank.data.partitions import PreparedData
+from fullrank.data.prepare import prepare
+from fullrank.data.simulate import SimulatedLog, SimulatorConfig
+from fullrank.data.splits import ByHash
+from fullrank.rankers import DCNv2
+from fullrank.rankers.field_front import EmbeddingConfig
+from fullrank.recipes.compare import Recipe, compare, plot_comparison, recipe_of_run
+from fullrank.recipes.train import train_ranker
+from fullrank.training.config import TrainConfig
+from fullrank.training.run import Run
+
+SMALL = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
+TRAINING = TrainConfig(batch_size=128, checkpoint_every_steps=None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare") / "data"
+    log = SimulatedLog(SimulatorConfig(rows=3_000, users=150, ads=80, campaigns=20, days=2, seed=4))
+    prepare(log, folder, split=ByHash(key="user", valid=0.1, test=0.3))
+    return folder
+
+
+def test_every_recipe_and_seed_is_measured_once_and_resumes(data: Path, tmp_path: Path) -> None:
+    opened = PreparedData.open(data)
+    slow = Recipe(ranker=SMALL, training=TRAINING, exclude=("conversion",))
+    still = Recipe(ranker=SMALL, training=TrainConfig(batch_size=128, lr=1e-9), exclude=("conversion",))
+    said: list[str] = []
+    found = compare({"a": slow, "b": still}, opened, tmp_path, seeds=(0, 1), say=said.append)
+    assert [(m.recipe, m.seed, m.task) for m in found.measured] == [
+        ("a", 0, "click"), ("b", 0, "click"), ("a", 1, "click"), ("b", 1, "click"),
+    ]  # fmt: skip
+    assert len(said) == 4 and len(set(found.values("a", "click", "auc"))) == 2  # seeds differ
+    assert found == compare({"a": slow, "b": still}, opened, tmp_path, seeds=(0, 1), say=said.append)
+    summaries = {(s.recipe, s.metric): s for s in found.summaries()}
+    assert summaries["a", "auc"].difference is None
+    difference = summaries["b", "auc"].difference
+    assert difference is not None and difference.n == 2
+    a, b = (found.values(recipe, "click", "auc") for recipe in "ab")
+    assert difference.mean == pytest.approx((b[0] - a[0] + b[1] - a[1]) / 2)
+
+
+def test_the_settings_of_a_run_are_those_it_was_made_with(data: Path, tmp_path: Path) -> None:
+    exclude = ("conversion", "shown", "age", "user")
+    train_ranker(SMALL, PreparedData.open(data), tmp_path / "run", TRAINING, last_n=7, exclude=exclude)
+    recipe = recipe_of_run(Run.open(tmp_path / "run"))
+    assert (recipe.ranker, recipe.training, recipe.last_n) == (SMALL, TRAINING, 7)
+    assert set(recipe.exclude) == set(exclude)
+
+
+def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, capsys) -> None:
+    train_ranker(SMALL, PreparedData.open(data), tmp_path / "mine", TRAINING)
+    out = tmp_path / "out"
+    recipes = ["dcnv2", str(tmp_path / "mine")]
+    words = ["compare", "--data", str(data), "--recipes", *recipes, "--seeds", "2", "--out", str(out)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "Against dcnv2, pairs of one seed" in printed and "±" in printed
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["recipes"] == ["dcnv2", "mine"] and len(found["measured"]) == 2 * 2 * 2
+    with (out / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["recipe"] for row in rows[:2]] == ["dcnv2", "dcnv2"]
+    assert float(rows[0]["auc"]) == found["measured"][0]["metrics"]["auc"]
+    page = (out / "index.html").read_text()
+    assert "Differences from dcnv2" in page and page.count("<svg") == 2 and "fullrank compare" in page
+
+
+def test_names_are_checked_first(data: Path, tmp_path: Path, capsys) -> None:
+    assert main(["compare", "--data", str(data), "--recipes", "dcnv", "--out", str(tmp_path)]) == 2
+    assert "Did you mean 'dcnv2'" in capsys.readouterr().err
+
+
+def test_a_plot_has_a_point_a_seed(data: Path, tmp_path: Path) -> None:
+    recipe = Recipe(ranker=SMALL, training=TRAINING)
+    found = compare({"a": recipe}, PreparedData.open(data), tmp_path, seeds=(0, 1), say=lambda words: None)
+    ax = plot_comparison(found, "click")
+    assert len(ax.collections[0].get_offsets()) == 2  # pyright: ignore[reportArgumentType]
