@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train a ranker on prepared data; run again to resume", "train"),
     "evaluate": Verb("the metrics of a run on a split of prepared data", "evaluate"),
     "compare": Verb("several recipes with several seeds on the same rows; which differences are noise", "compare"),
+    "tune": Verb("search a ranker's settings at random, giving up early what falls behind", "tune"),
     "recommend": Verb("the best items for a user by a run", "recommend"),
     "forget": Verb("remove a user's rows, history and key from prepared data", "forget"),
     "data get": Verb("obtain a public data set", "data_get"),
