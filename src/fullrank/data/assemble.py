@@ -105,22 +105,43 @@ def pack_fields(columns: Columns, fields: tuple[Field, ...], n: int, views: View
     return PackedBlock(ids_nF, numbers_nF, bags, vectors)
 
 
-def pack(
-    block: EncodedBlock, inputs: Inputs, *, views: Views, as_of: int, windows: Windows, store: int = 0
-) -> Packed:
-    """Lay the columns that `inputs` names side by side and decide which labels count.
+def known_labels(rows: Columns, n: int, tasks: tuple[str, ...], *, as_of: int, windows: Windows) -> np.ndarray:
+    """known_BK (bool): which labels of `n` rows count at `as_of`.
 
     A label counts if it is known at `as_of` and its window is closed by then. A positive that came early waits with
     the negatives of its time: known positives beside unknown negatives would be a sample of positives.
     """
-    n, rows = block.num_rows, block.rows
-    values = np.zeros((n, len(inputs.tasks)), dtype=np.float32)
-    known = np.zeros((n, len(inputs.tasks)), dtype=bool)
-    for place, task in enumerate(inputs.task_names):
-        if f"@label.{task}" in rows:  # absent where there is nothing to compare with (predict, serve)
-            known[:, place] = array(rows, f"@known_at.{task}") <= as_of
+    known_BK = np.zeros((n, len(tasks)), dtype=bool)
+    for place, task in enumerate(tasks):
+        if f"@known_at.{task}" in rows:  # absent where there is nothing to compare with (predict, serve)
+            known_BK[:, place] = array(rows, f"@known_at.{task}") <= as_of
             if windows.get(task) and "@time" in rows:
-                known[:, place] &= array(rows, "@time") <= as_of - windows[task]
+                known_BK[:, place] &= array(rows, "@time") <= as_of - windows[task]
+    return known_BK
+
+
+def pack(
+    block: EncodedBlock,
+    inputs: Inputs,
+    *,
+    views: Views,
+    as_of: int,
+    windows: Windows,
+    store: int = 0,
+    since_BK: np.ndarray | None = None,
+) -> Packed:
+    """Lay the columns that `inputs` names side by side and decide which labels count (see `known_labels`).
+
+    `since_BK` (bool): labels that counted at an earlier state; they do not count again, so that a model that is
+    trained state by state learns every label once. A label that was corrected after it had counted is one of them.
+    """
+    n, rows = block.num_rows, block.rows
+    known = known_labels(rows, n, inputs.task_names, as_of=as_of, windows=windows)
+    if since_BK is not None:
+        known &= ~since_BK
+    values = np.zeros((n, len(inputs.tasks)), dtype=np.float32)
+    for place, task in enumerate(inputs.task_names):
+        if f"@label.{task}" in rows:
             values[:, place] = np.where(known[:, place], array(rows, f"@label.{task}"), 0.0)
     spans = []
     for history in inputs.histories:

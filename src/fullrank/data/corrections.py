@@ -103,6 +103,10 @@ def append_labels(
             places[task] = f"late-{number}"
             kept = Late(*(getattr(labels, column)[met[task]] for column in LATE))
             save_columns(folder / places[task], {column: getattr(kept, column) for column in LATE})
+        known = max(
+            [manifest.as_of, *(int(labels.known_at.max()) for labels in late.values() if len(labels.label))]
+        )
+        as_of = known if as_of is None else as_of
         entry = PartitionEntry(
             name=name,
             kind="corrections",
@@ -113,15 +117,13 @@ def append_labels(
             events={},
             corrections=tuple(corrections),
             late=places,
-        )
-        known = max(
-            [manifest.as_of, *(int(labels.known_at.max()) for labels in late.values() if len(labels.label))]
+            as_of=as_of,
         )
         files = {**manifest.files, **sizes(out, files_under(out, out / "partitions" / name))}
         partitions = (*manifest.partitions, entry)
         commit(
             out,
-            replace(manifest, as_of=known if as_of is None else as_of, partitions=partitions, files=files),
+            replace(manifest, as_of=as_of, partitions=partitions, files=files),
         )
     return CorrectionReport(
         folder=out,

@@ -39,7 +39,8 @@ class CorrectionEntry:
 class PartitionEntry:
     """One immutable folder of `partitions/`. `source` is the fingerprint of what was prepared, `fingerprint` of what
     came of it; `lineage_version` is the version of the ids its columns were written with. `late` (corrections): task →
-    `corrections/FOLDER/{impression,label,known_at}.npy`, the same labels by impression code."""
+    `corrections/FOLDER/{impression,label,known_at}.npy`, the same labels by impression code. `as_of`: what was known
+    when it was the newest (None: written by a release that did not keep it; see `states.py`)."""
 
     name: str
     kind: Literal["rows", "corrections"]
@@ -52,6 +53,7 @@ class PartitionEntry:
     late: dict[str, str] = field(default_factory=dict)
     time_min: int | None = None
     time_max: int | None = None
+    as_of: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

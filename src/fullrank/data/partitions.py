@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullrank.data.assemble import LABEL_COLUMNS, Views, Windows
+from fullrank.data.assemble import LABEL_COLUMNS, Views, Windows, known_labels
 from fullrank.data.columns import Columns, DataError, EncodedBlock, array, from_arrow
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Field, Inputs
@@ -197,6 +197,12 @@ class PreparedData:
         rows = ["@request", "@time", *LABEL_COLUMNS, *_names(inputs.candidate)]
         rows += [f"@{what}.{task}" for task in inputs.task_names for what in ("label", "known_at")]
         return self._block(block, requests, rows)
+
+    def known(self, block: BlockRef, tasks: tuple[str, ...]) -> np.ndarray:
+        """Which labels of a block count (bool `[rows, tasks]`), from the times and labels alone."""
+        labels = [f"@{what}.{task}" for task in tasks for what in ("label", "known_at")]
+        rows = self._block(block, [], ["@time", *labels]).rows
+        return known_labels(rows, block.num_rows, tasks, as_of=self.as_of, windows=self.windows)
 
     def read_all(self, block: BlockRef) -> EncodedBlock:
         """Every column of a block, with late labels laid over."""

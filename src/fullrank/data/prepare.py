@@ -165,6 +165,8 @@ class _Preparation:
         self.stages.begin("commit")
         lineage = (Lineage.from_json(old.lineage) if old else Lineage()).extend(fitted.id_maps)
         fixed = self._save(fitted)
+        known = inputs.known_max or 0
+        as_of = self.as_of if self.as_of is not None else max(known, old.as_of) if old else known
         entry = PartitionEntry(
             name=name,
             kind="rows",
@@ -175,15 +177,15 @@ class _Preparation:
             events=encoded.events,
             time_min=inputs.time_min,
             time_max=inputs.time_max,
+            as_of=as_of,
         )
-        known = inputs.known_max or 0
         names = sorted(
             {path.relative_to(self.out).as_posix() for path in fixed} | set(files_under(self.out, folder))
         )
         manifest = Manifest(
             schema_hash=digest(self.toml),
             split=old.split if old else splits.to_json(split),
-            as_of=self.as_of if self.as_of is not None else max(known, old.as_of) if old else known,
+            as_of=as_of,
             key_check=key_check(self.hash_key),
             lineage=lineage.to_json(),
             fitted_at=old.fitted_at if old else name,
