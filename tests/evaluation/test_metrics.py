@@ -129,7 +129,7 @@ WRONG: Any = "clicks"
         (lambda: auc(np.zeros(2), np.zeros(3)), r"got shapes \(2,\) and \(3,\)"),
         (lambda: auc(np.zeros(2), np.zeros(2), np.array([1, -1])), r"weights >= 0, got -1.0 in row 1"),
         (lambda: auc_per_user(np.zeros(2), np.zeros(2), np.zeros(1)), "got 1 users for 2 rows"),
-        (lambda: auc_per_user(np.zeros(2), np.zeros(2), np.zeros(2), WRONG), "'impressions' or 'equal', got 'clicks'"),
+        (lambda: auc_per_user(np.zeros(2), np.zeros(2), np.zeros(2, int), WRONG), "'positives', got 'clicks'"),
         (lambda: log_loss(np.zeros(2), np.zeros(2), np.array([1, 0])), r"rates in \(0, 1\], got 0.0 in row 1"),
     ],
 )  # fmt: skip
