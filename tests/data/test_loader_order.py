@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,6 +88,44 @@ def test_epoch_is_exact_and_can_be_taken_up_anywhere(blocks, batch, window, shuf
     assert _stream(loader, epoch=1, start_row=start)[0] == stream[start:]
     if not shuffle:
         assert [row for row, _ in stream] == list(range(total))
+
+
+@settings(max_examples=80, deadline=None)
+@given(blocks=BLOCKS, batch=st.integers(1, 9), window=st.integers(1, 3), shuffle=st.booleans(), at=st.integers(0, 50))
+def test_whole_requests_are_never_cut_and_every_batch_can_be_taken_up(blocks, batch, window, shuffle, at):
+    data = _Data(blocks)
+    make = lambda **more: Loader(data, INPUTS, "train", seed=3, shuffle=shuffle, window_blocks=window, **more)  # noqa: E731
+    loader = make(batch_size=batch, whole_requests=True)
+    stream, sizes = _stream(loader, epoch=1)
+    assert stream == _stream(make(batch_size=1), epoch=1)[0]  # the order is that of single rows
+    row_counts = [size for block in blocks for size in block]
+    ends = np.cumsum([0, *sizes])
+    requests = [[request for _, request in stream[a:b]] for a, b in itertools.pairwise(ends)]
+    for before, own in itertools.pairwise(requests):
+        assert not set(before) & set(own)
+        first = row_counts[own[0]]
+        crosses = _window_of(loader, own[0]) != _window_of(loader, before[0])
+        assert len(before) + first > batch or crosses  # no batch ends before it has to
+    assert all(size <= batch or len(set(own)) == 1 for size, own in zip(sizes, requests, strict=True))
+    start = min(at, len(sizes) - 1)
+    assert _stream(loader, epoch=1, start_row=ends[start]) == (stream[ends[start] :], sizes[start:])
+
+
+def _window_of(loader, request):
+    """The window of epoch 1 that holds a request."""
+    last = np.cumsum([block.num_requests for block in loader._blocks])
+    number = int(np.searchsorted(last, request, side="right"))
+    return next(n for n, window in enumerate(loader._windows(1)) if number in [block.number for block in window])
+
+
+def test_positions_inside_a_batch_of_whole_requests_are_refused():
+    loader = Loader(_Data([[2, 3], [4]]), INPUTS, "train", batch_size=5, whole_requests=True)
+    assert [size for size in _stream(loader)[1]] == [5, 4]
+    for row, near in ((3, r"\[0, 5\], got 3"), (6, r"\[5, 9\], got 6")):
+        with pytest.raises(ValueError, match=f"start_row must be where a batch ends, near it {near}"):
+            list(loader.epoch(0, row))
+    with pytest.raises(TypeError, match="not known before they are made"):
+        len(loader)
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -11,6 +11,7 @@ is ordered by day and hour and gradients would follow them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 class Loader:
     """Batches of `batch_size` rows (the last of an epoch may be smaller) of one split of prepared data.
 
+    `whole_requests`: a batch ends where a request does, so that rows of a request can be compared; it has at most
+    `batch_size` rows, unless one request has more and is a batch by itself. Batches are smaller then, by half a request
+    on average and at the end of every window; their number is known only when they are made.
+
     `partitions`: indices of the partitions to read (all if None). Columns are packed as `inputs` names them; ids a
     pinned version of the data does not have become its unknown rows (see `PreparedData.open(pin=…)`).
     """
@@ -43,6 +48,7 @@ class Loader:
         seed: int = 0,
         shuffle: bool = False,
         window_blocks: int = 8,
+        whole_requests: bool = False,
         partitions: tuple[int, ...] | None = None,
     ):
         if batch_size < 1:
@@ -54,15 +60,22 @@ class Loader:
         self.seed = seed
         self.shuffle = shuffle
         self.window_blocks = window_blocks
+        self.whole_requests = whole_requests
         self._blocks = data.blocks(split, partitions)
         self._sources = tuple(data.sources(history.name) for history in inputs.histories)
         self.num_rows = sum(block.num_rows for block in self._blocks)
 
     def __len__(self) -> int:
+        if self.whole_requests:
+            raise TypeError("The number of batches of whole requests is not known before they are made.")
         return -(-self.num_rows // self.batch_size)
 
     def epoch(self, epoch: int, start_row: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from row `start_row` of its order on (a multiple of `batch_size`)."""
+        """The batches of one epoch, from row `start_row` of its order on: a multiple of `batch_size`, or with
+        `whole_requests` the rows of some number of its first batches."""
+        if self.whole_requests:
+            yield from self._epoch_of_requests(epoch, start_row)
+            return
         if start_row % self.batch_size:
             raise ValueError(f"start_row must be a multiple of batch_size {self.batch_size}, got {start_row}.")
         before, rest = 0, None
@@ -83,6 +96,25 @@ class Loader:
                 yield self._take(packed, order[start : min(start + self.batch_size, whole)])
             rest = _rows(packed, order[whole:]) if whole < len(order) else None
 
+    def _epoch_of_requests(self, epoch: int, start_row: int) -> Iterator[Batch]:
+        """A window's batches depend on that window alone: no rest is carried over, so a position inside it is found
+        again by cutting it again."""
+        before = 0
+        for number, window in enumerate(self._windows(epoch)):
+            rows = sum(block.num_rows for block in window)
+            if before + rows > start_row:
+                packed = _join([self._pack(block) for block in window])
+                first, last = self._spans(packed, epoch, number)
+                order = span_positions(first, last)[0]
+                cuts = _cuts(last - first, self.batch_size)
+                begin = int(np.searchsorted(cuts, max(start_row - before, 0)))
+                if before + cuts[begin] != max(start_row, before):
+                    near = before + cuts[begin - 1 : begin + 1]
+                    raise ValueError(f"start_row must be where a batch ends, near it {near.tolist()}, got {start_row}.")
+                for start, end in itertools.pairwise(cuts[begin:].tolist()):
+                    yield self._take(packed, order[start:end])
+            before += rows
+
     def _windows(self, epoch: int) -> list[list[BlockRef]]:
         blocks = self._blocks
         if self.shuffle:
@@ -97,10 +129,16 @@ class Loader:
         """Rows of a window in the order they are visited: whole requests, shuffled."""
         if not self.shuffle:
             return np.arange(len(packed.request_of_row))
-        requests = self._random(epoch, window + 1).permutation(len(packed.time_R))
+        return span_positions(*self._spans(packed, epoch, window))[0]
+
+    def _spans(self, packed: Packed, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """First row and row after the last of a window's requests, in the order they are visited."""
+        requests = np.arange(len(packed.time_R))
+        if self.shuffle:
+            requests = self._random(epoch, window + 1).permutation(len(packed.time_R))
         start = np.searchsorted(packed.request_of_row, requests, side="left")
         end = np.searchsorted(packed.request_of_row, requests, side="right")
-        return span_positions(start, end)[0]
+        return start, end
 
     def _pack(self, block: BlockRef) -> Packed:
         encoded = self.data.read(block, self.inputs)
@@ -113,6 +151,18 @@ class Loader:
         return take(
             packed, index, self.inputs, sources=self._sources, items=self.data.items, views=self.data.views
         )
+
+
+def _cuts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Where batches of whole requests begin and end, in rows: each takes requests as long as they fit, but at least
+    one."""
+    ends = np.cumsum(sizes[sizes > 0])
+    cuts = [0]
+    while cuts[-1] < ends[-1]:
+        fits = np.searchsorted(ends, cuts[-1] + batch_size, side="right") - 1
+        larger = np.searchsorted(ends, cuts[-1], side="right")  # the next request
+        cuts.append(int(ends[max(fits, larger)]))
+    return np.array(cuts)
 
 
 def _rows(packed: Packed, index: np.ndarray) -> Packed:
