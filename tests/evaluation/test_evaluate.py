@@ -7,7 +7,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
-from fullrank.evaluation.evaluate import evaluate, predict_split
+from fullrank.data.inputs import TaskInput
+from fullrank.evaluation.evaluate import RegressionMetrics, evaluate, predict_split
+from fullrank.evaluation.metrics import brier, ece, normalised_entropy
 
 ROWS = 50
 random = np.random.default_rng(3)
@@ -138,3 +140,42 @@ def test_errors_name_the_task(ranker):
         ranker.layer.weight[1] = float("nan")
     with pytest.raises(ValueError, match=r"Task 'buy': Expected a score for every row, got nan in row 0"):
         evaluate(ranker, Rows(), ("click", "buy"))
+
+
+def test_probability_metrics_undo_the_sample_rate(ranker):
+    predictions = predict_split(ranker, Rows(), ("click", "buy"))
+    known = KNOWN[:, 0]
+    logits, labels, rates = predictions.logits_NK[known, 0], VALUES[known, 0], RATES[known]
+    click = predictions.metrics("click")
+    assert click.normalised_entropy == normalised_entropy(labels, logits, rates)
+    assert click.ece == ece(labels, logits, rates) and click.brier == brier(labels, logits, rates)
+    assert click.ece != ece(labels, logits)
+
+
+def test_a_regression_task_has_errors_and_no_auc(ranker):
+    tasks = (TaskInput(name="click"), TaskInput(name="buy", kind="regression"))
+    predictions = predict_split(ranker, Rows(), tasks)
+    assert predictions.tasks == ("click", "buy") and predictions.kind("buy") == "regression"
+    got = evaluate(ranker, Rows(), tasks)["buy"]
+    known = KNOWN[:, 1]
+    error = predictions.logits_NK[known, 1].astype(float) - VALUES[known, 1]
+    weights = 1 / RATES[known].astype(float)
+    assert isinstance(got, RegressionMetrics) and (got.rows, got.unknown) == (known.sum(), ROWS - known.sum())
+    assert got.mse == pytest.approx(np.average(error**2, weights=weights))
+    assert got.mae == pytest.approx(np.average(abs(error), weights=weights))
+    variance = np.cov(VALUES[known, 1], aweights=weights, ddof=0)
+    assert got.r2 == pytest.approx(1 - got.mse / variance)
+    half = predictions.rows(np.arange(20))
+    assert half.regression_metrics("buy").rows == known[:20].sum() and half.kinds == predictions.kinds
+
+
+def test_a_task_of_another_kind_is_said(ranker):
+    predictions = predict_split(ranker, Rows(), (TaskInput(name="click"), TaskInput(name="buy", kind="regression")))
+    with pytest.raises(ValueError, match="Expected a binary task, got regression task 'buy'"):
+        predictions.metrics("buy")
+    with pytest.raises(ValueError, match="Expected a regression task, got binary task 'click'"):
+        predictions.regression_metrics("click")
+    with pytest.raises(ValueError, match=r"Expected a task of \['click', 'buy'\], got 'clck'. Did you mean 'click'"):
+        predictions.task_metrics("clck")
+    with pytest.raises(ValueError, match=r"got multiclass task 'buy'.*exclude='buy'"):
+        evaluate(ranker, Rows(), (TaskInput(name="click"), TaskInput(name="buy", kind="multiclass", classes=3)))
