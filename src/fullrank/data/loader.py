@@ -21,10 +21,11 @@ import numpy as np
 from fullrank.data.assemble import Packed, pack, take
 from fullrank.data.columns import Ragged, span_positions
 from fullrank.data.inputs import Inputs
+from fullrank.data.newly_known import NewlyKnown
 
 if TYPE_CHECKING:
     from fullrank.data.batch import Batch
-    from fullrank.data.partitions import BlockRef, PreparedData
+    from fullrank.data.partitions import BlockRef, DataState, PreparedData
 
 
 class Loader:
@@ -34,7 +35,9 @@ class Loader:
     `batch_size` rows, unless one request has more and is a batch by itself. Batches are smaller then, by half a request
     on average and at the end of every window; their number is known only when they are made.
 
-    `partitions`: indices of the partitions to read (all if None). Columns are packed as `inputs` names them; ids a
+    `partitions`: indices of the partitions to read (all if None). `since`: visit only the rows of which some label
+    became known since that state, and let only those labels count (see `newly_known.py`); then `num_rows` is the number
+    of these rows, and blocks without any are not read. Columns are packed as `inputs` names them; ids a
     pinned version of the data does not have become its unknown rows (see `PreparedData.open(pin=…)`).
     """
 
@@ -50,6 +53,7 @@ class Loader:
         window_blocks: int = 8,
         whole_requests: bool = False,
         partitions: tuple[int, ...] | None = None,
+        since: DataState | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -61,9 +65,12 @@ class Loader:
         self.shuffle = shuffle
         self.window_blocks = window_blocks
         self.whole_requests = whole_requests
-        self._blocks = data.blocks(split, partitions)
+        self._newly = None if since is None else NewlyKnown(data, since, inputs.task_names)
+        count = self._newly.count if self._newly else (lambda block: block.num_rows)
+        self._rows_of = {block: count(block) for block in data.blocks(split, partitions)}
+        self._blocks = [block for block, rows in self._rows_of.items() if rows]
         self._sources = tuple(data.sources(history.name) for history in inputs.histories)
-        self.num_rows = sum(block.num_rows for block in self._blocks)
+        self.num_rows = sum(self._rows_of.values())
 
     def __len__(self) -> int:
         if self.whole_requests:
@@ -80,7 +87,7 @@ class Loader:
             raise ValueError(f"start_row must be a multiple of batch_size {self.batch_size}, got {start_row}.")
         before, rest = 0, None
         for number, window in enumerate(self._windows(epoch)):
-            rows = sum(block.num_rows for block in window)
+            rows = sum(self._rows_of[block] for block in window)
             if before + rows <= start_row:
                 before += rows
                 continue
@@ -101,7 +108,7 @@ class Loader:
         again by cutting it again."""
         before = 0
         for number, window in enumerate(self._windows(epoch)):
-            rows = sum(block.num_rows for block in window)
+            rows = sum(self._rows_of[block] for block in window)
             if before + rows > start_row:
                 packed = _join([self._pack(block) for block in window])
                 first, last = self._spans(packed, epoch, number)
@@ -143,9 +150,16 @@ class Loader:
     def _pack(self, block: BlockRef) -> Packed:
         encoded = self.data.read(block, self.inputs)
         data = self.data
-        return pack(
-            encoded, self.inputs, views=data.views, as_of=data.as_of, windows=data.windows, store=block.partition
+        packed = pack(
+            encoded,
+            self.inputs,
+            views=data.views,
+            as_of=data.as_of,
+            windows=data.windows,
+            store=block.partition,
+            since_BK=self._newly.before(block) if self._newly else None,
         )
+        return _rows(packed, np.flatnonzero(packed.known_BK.any(axis=1))) if self._newly else packed
 
     def _take(self, packed: Packed, index: np.ndarray) -> Batch:
         return take(
