@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from fullrank.commands.arguments import SHOWN, OptionalPath, call, table, write_json, write_text
 from fullrank.data.partitions import PreparedData
-from fullrank.recipes.train import load_ranker, predict
+from fullrank.evaluation.bootstrap import BootstrapConfig
+from fullrank.evaluation.evaluate import Metrics, RegressionMetrics
+from fullrank.evaluation.slice_metrics import LEAST_USERS, SliceRow, SliceTable
+from fullrank.recipes.evaluate_run import evaluate_run
 from fullrank.training.run import Run
+
+SHOWN_REGRESSION = ("rows", "mse", "mae", "r2")
 
 
 def main(args: Sequence[str], prog: str) -> int:
@@ -23,23 +28,84 @@ def evaluate(
     run: tyro.conf.Positional[Path],
     data: Path,
     split: Literal["train", "valid", "test"] = "test",
+    by: tuple[str, ...] = (),
+    calibrated: bool = False,
+    replicates: int = 200,
     out: OptionalPath = None,
     json: OptionalPath = None,
 ) -> None:
-    """The metrics of a run on a split: AUC, per-user AUC, log-loss (nats) and PCOC (mean prediction / mean label).
+    """The metrics of a run on a split: AUC, per-user AUC, log-loss (nats) and PCOC (mean prediction / mean label); of
+    regression tasks MSE, MAE and R².
 
     Args:
         run: a run's folder.
         data: prepared data: what the run was trained on, or a later version of it.
         split: which rows.
-        out: a folder to write the table to, as metrics.txt.
+        by: also by slice, with 90 % intervals over users: day, cold_user, cold_item, history.NAME (how many past
+            events), a role such as scenario or position, any categorical or numeric feature.
+        calibrated: after the run's calibration (`fullrank calibrate`).
+        replicates: how often the intervals draw the users anew.
+        out: a folder to write the tables to, as metrics.txt.
         json: where to write the metrics for programs: `run`, `data`, `split`, and `tasks`, which has for every task
-            `rows`, `unknown`, `positives`, `auc`, `user_auc`, `users`, `users_skipped`, `log_loss` and `pcoc`.
+            `rows`, `unknown`, `positives`, `auc`, `user_auc`, `users`, `users_skipped`, `log_loss`,
+            `normalised_entropy`, `pcoc`, `ece` and `brier` (a regression task: `rows`, `unknown`, `mse`, `mae`, `r2`).
+            With --by also `slices`: a list of tables with `by`, `task`, `hidden`, `hidden_rows` and `rows`, each with
+            `slice`, `users`, `metrics` and `intervals` (`value`, `low`, `high`). With --calibrated also `calibrated`.
     """
-    opened = Run.open(run)
-    predictions = predict(opened, load_ranker(opened), PreparedData.open(data), split, progress=split)
-    metrics = {task: asdict(predictions.metrics(task)) for task in predictions.tasks}
-    text = table(["task", *SHOWN], [[task, *(values[name] for name in SHOWN)] for task, values in metrics.items()])
+    bootstrap = BootstrapConfig(replicates=replicates)
+    found = evaluate_run(
+        Run.open(run),
+        PreparedData.open(data),
+        split,
+        by=by,
+        use_calibration=calibrated,
+        bootstrap=bootstrap,
+        progress=split,
+    )
+    text = "\n\n".join([*_tables(found.tasks), *(_slice_table(each) for each in found.slices)])
     print(text)
     write_text(out, "metrics.txt", text)
-    write_json(json, {"run": run, "data": data, "split": split, "tasks": metrics})
+    tasks = {task: asdict(metrics) for task, metrics in found.tasks.items()}
+    told: dict[str, Any] = {"run": run, "data": data, "split": split, "tasks": tasks}
+    told |= {"calibrated": True} if calibrated else {}
+    told |= {"slices": [asdict(each) for each in found.slices]} if by else {}
+    write_json(json, told)
+
+
+def _tables(tasks: Mapping[str, Metrics | RegressionMetrics]) -> list[str]:
+    """One table of the binary tasks, one of the others."""
+    tables = []
+    for kind, shown in ((Metrics, SHOWN), (RegressionMetrics, SHOWN_REGRESSION)):
+        lines = [
+            [task, *(getattr(metrics, name) for name in shown)]
+            for task, metrics in tasks.items()
+            if isinstance(metrics, kind)
+        ]
+        if lines:
+            tables.append(table(["task", *shown], lines))
+    return tables
+
+
+def _slice_table(found: SliceTable) -> str:
+    lines = []
+    names = ("auc", "user_auc", "log_loss", "pcoc")
+    for row in found.rows:
+        if isinstance(row.metrics, RegressionMetrics):
+            names = ("mse", "mae")
+        measured = [cell for name in names for cell in _with_interval(row, name)]
+        lines.append([row.slice, row.metrics.rows, row.users, *measured])
+    header = [found.by or found.task, "rows", "users", *(cell for name in names for cell in (name, "90 %"))]
+    title = f"{found.task} by {found.by}\n" if found.by else ""
+    return title + table(header, lines) + hidden_note(found.hidden)
+
+
+def _with_interval(row: SliceRow, name: str) -> tuple[float, str]:
+    interval = row.intervals[name]
+    defined = interval.low == interval.low
+    return interval.value, f"{interval.low:.4f}–{interval.high:.4f}" if defined else "–"
+
+
+def hidden_note(hidden: int) -> str:
+    """A line on what a table leaves out; empty if that is nothing."""
+    slices = "1 slice of" if hidden == 1 else f"{hidden} slices of"
+    return f"\n({slices} fewer than {LEAST_USERS} users not shown)" if hidden else ""
