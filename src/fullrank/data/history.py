@@ -60,6 +60,10 @@ class HistorySource:
         end = first_not_before(self.columns["available"], first, last, time_R)
         return Spans(end, (end - first).astype(np.int32))
 
+    def past(self, user_R: np.ndarray, time_R: np.ndarray) -> tuple[HistorySource, Spans]:
+        """The store to read the past of these requests from, and their spans in it (see `past.Past` for several)."""
+        return self, self.spans(user_R, time_R)
+
     def newest(
         self, spans: Spans, last_n: int, *, after_R: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

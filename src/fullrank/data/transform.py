@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from fullrank.data.columns import NEVER, Columns, DataError, EncodedBlock, Ragged, array, span_positions
 from fullrank.data.encode_columns import encode_events, encode_feature, take_rows
-from fullrank.data.history import HistorySource, first_not_before
+from fullrank.data.history import HistorySource, Spans, first_not_before
 from fullrank.data.id_map import IdMap
 from fullrank.data.inputs import Inputs
 from fullrank.data.item_table import ItemTable
@@ -30,6 +30,12 @@ ROW_COLUMNS = (
     *("@impression", "@scenario", "@campaign", "@advertiser", "@item", "@time"),
     *("@weight", "@sample_rate", "@propensity", "@exploration", "@position", "@bid", "@price"),
 )
+
+
+class EventsByUser(Protocol):
+    """Where the past of a request is found: the users' events, by the user's code and the request's time."""
+
+    def past(self, user_R: np.ndarray, time_R: np.ndarray) -> tuple[HistorySource, Spans]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,25 +119,20 @@ class Transform:
         """Encoded event columns of by_user history `name`, from normalised ones by their names in an event store."""
         return encode_events(self.schema.history(name), columns, self.id_maps, self.scalers)
 
-    def apply(
+    def read(
         self,
         records: pa.RecordBatch,
         inputs: Inputs,
         *,
-        events: Mapping[str, HistorySource] | None = None,
-        views: Mapping[str, np.ndarray] | None = None,
+        events: Mapping[str, EventsByUser] | None = None,
         labels: bool = False,
-        as_of: int = NEVER - 1,
         origin: Origin | None = None,
-    ) -> Batch:
-        """Records → the batch a model of `inputs` reads, bit for bit what prepare and the loader make of them.
+    ) -> tuple[EncodedBlock, tuple[HistorySource, ...]]:
+        """Records → their block, whole: with the spans of the histories of `inputs`, and the store each points into.
 
-        `events`: the event store of every by_user history that `inputs` names, in this transform's ids; a request
-        reads the user's events that were available before its time. Inline histories come with the records.
-        `labels`: read label columns too (they must be there), known as of `as_of`. `views`: see `assemble`.
+        The first half of `apply`; `assemble` is the second. Between the two a request may be filled in from elsewhere,
+        or be given other candidates than its records' (`ask.py`).
         """
-        from fullrank.data.assemble import assemble
-
         rows = self.normalise(records, origin or Origin("records"), labels=labels)
         block = self.encode(rows)
         sources = []
@@ -141,18 +142,40 @@ class Transform:
                 lists = self.encode_events(rows, name, block)
                 source = HistorySource({column: values.values for column, values in lists.items()})
                 offsets = lists["item"].offsets
-                end, length = offsets[1:], np.diff(offsets).astype(np.int32)
+                spans = Spans(offsets[1:], np.diff(offsets).astype(np.int32))
             else:
-                source = _event_store(events or {}, name)
-                spans = source.spans(array(block.requests, "@user"), array(block.requests, "@time"))
-                end, length = spans.end_R, spans.length_R
-            block.requests[f"@history.{name}.end"] = end
-            block.requests[f"@history.{name}.length"] = length
+                users, times = array(block.requests, "@user"), array(block.requests, "@time")
+                source, spans = _events_of(events or {}, name).past(users, times)
+            block.requests[f"@history.{name}.end"] = spans.end_R
+            block.requests[f"@history.{name}.length"] = spans.length_R
             sources.append(source)
+        return block, tuple(sources)
+
+    def apply(
+        self,
+        records: pa.RecordBatch,
+        inputs: Inputs,
+        *,
+        events: Mapping[str, EventsByUser] | None = None,
+        views: Mapping[str, np.ndarray] | None = None,
+        labels: bool = False,
+        as_of: int = NEVER - 1,
+        origin: Origin | None = None,
+    ) -> Batch:
+        """Records → the batch a model of `inputs` reads, bit for bit what prepare and the loader make of them.
+
+        `events`: the events of every by_user history that `inputs` names, in this transform's ids (or in later ones,
+        with `views`): an event store, or `past.Past` over several partitions. A request reads the user's events that
+        were available before its time. Inline histories come with the records. `labels`: read label columns too (they
+        must be there), known as of `as_of`. `views`: see `assemble`.
+        """
+        from fullrank.data.assemble import assemble
+
+        block, sources = self.read(records, inputs, events=events, labels=labels, origin=origin)
         return assemble(
             block,
             inputs,
-            sources=tuple(sources),
+            sources=sources,
             items=self.items,
             views=views or {},
             as_of=as_of,
@@ -179,7 +202,7 @@ class Transform:
         return Transform(schema, id_maps, Scalers.load(folder / "scalers.json"), items, hash_key)
 
 
-def _event_store(events: Mapping[str, HistorySource], name: str) -> HistorySource:
+def _events_of(events: Mapping[str, EventsByUser], name: str) -> EventsByUser:
     if name not in events:
         raise DataError(
             f"Expected the events of history {name!r} (by_user: records do not carry them), got {list(events)}."
