@@ -33,7 +33,7 @@ from fullrank.rankers import DCNv2, RankMixer
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.train import train_ranker
 from fullrank.training.config import TrainConfig
-from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.objectives import MultiTask
 from fullrank.training.run import Run
 
 TRAINING = TrainConfig(
@@ -109,7 +109,7 @@ def _train(data: Path, run: Path, ranker: str, die_at: int) -> None:
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
     calls = 0
-    whole = BinaryCrossEntropy.__call__
+    whole = MultiTask.__call__
 
     def dying(self, output, batch):
         nonlocal calls
@@ -118,7 +118,7 @@ def _train(data: Path, run: Path, ranker: str, die_at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return whole(self, output, batch)
 
-    BinaryCrossEntropy.__call__ = dying
+    MultiTask.__call__ = dying
     train_ranker(RANKERS[ranker], PreparedData.open(data), run, TRAINING)
 
 

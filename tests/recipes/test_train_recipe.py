@@ -83,9 +83,10 @@ def test_a_loaded_ranker_predicts_what_the_trained_one_did(data: Path, tmp_path:
 def test_a_task_no_objective_learns_is_named(data: Path, tmp_path: Path) -> None:
     opened = PreparedData.open(data)
     click, conversion = opened.schema.tasks
-    opened.schema = replace(opened.schema, tasks=(click, replace(conversion, kind="regression", parent="")))
-    with pytest.raises(ValueError, match=r"regression task 'conversion'.*exclude='conversion'"):
+    opened.schema = replace(opened.schema, tasks=(click, replace(conversion, kind="multiclass", classes=3, parent="")))
+    with pytest.raises(ValueError, match=r"multiclass task 'conversion'.*exclude='conversion'"):
         train_ranker(RANKER, opened, tmp_path / "run", TRAINING)
+    assert not (tmp_path / "run").exists()
 
 
 def test_recommendations_are_items_the_user_has_not_had(data: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fullrank.evaluation.evaluate import evaluate
 from fullrank.training.callbacks import Callback
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import TrainingError, train
-from fullrank.training.objective import Objective
+from fullrank.training.objectives import Objective
 
 CONFIG = TrainConfig(
     epochs=2, batch_size=16, lr=0.02, accumulate=2, clip_norm=0.5, log_every_steps=1, checkpoint_every_steps=2

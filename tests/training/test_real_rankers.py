@@ -19,7 +19,7 @@ from fullrank.evaluation.evaluate import predict_split
 from fullrank.rankers import RANKERS, ranker_name, ranker_named
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
-from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
 TRAIN = TrainConfig(epochs=2, batch_size=16, lr=0.01)
@@ -38,7 +38,7 @@ def transform_of_20_rows() -> Transform:
 def test_a_trained_ranker_loads_from_its_folder_alone(tmp_path, ranker_class: Any):
     transform, config = transform_of_20_rows(), ranker_class.Config()
     num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
-    objective = BinaryCrossEntropy(tasks=INPUTS.task_names)
+    objective = ObjectiveConfig().build(INPUTS.tasks)
     run = create_run(
         tmp_path / "run", TRAIN, type_tag=ranker_name(ranker_class), config=config, num_rows=num_rows,
         transform=transform, objective=objective, seed=3,

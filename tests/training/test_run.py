@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_world import SCHEMA, TinyRanker, create_run
+from tiny_world import OBJECTIVE, SCHEMA, TinyRanker, create_run
 
 from fullrank.config_json import decode
 from fullrank.data.inputs import Inputs
@@ -12,7 +12,7 @@ from fullrank.data.lineage import Pin
 from fullrank.training.callbacks import Result
 from fullrank.training.checkpoint import Position
 from fullrank.training.config import TrainConfig
-from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.objectives import MultiTask
 from fullrank.training.run import Run, RunError
 from fullrank.training.weights import weight_tensors
 
@@ -28,7 +28,7 @@ def test_a_run_opens_as_it_was_made_wherever_it_lies(tmp_path):
     assert (record.type_tag, record.num_rows, record.seed) == ("tiny", {"user": 20, "item": 20}, 0)
     assert record.train == TRAIN and record.lineage == Pin(0, "ab12") and record.inputs == Inputs.of(SCHEMA)
     assert decode(TinyRanker.Config, record.config) == TinyRanker.Config()
-    assert decode(BinaryCrossEntropy, record.objective).tasks == ("click", "buy")
+    assert decode(MultiTask, record.objective) == OBJECTIVE
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["torch"] == str(torch.__version__) and environment["cpu"]
     assert run.latest_checkpoint() is None and run.result() is None

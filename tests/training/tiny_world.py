@@ -18,7 +18,7 @@ from fullrank.data.lineage import Pin
 from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.schema import Roles, Schema, Task
 from fullrank.training.config import TrainConfig
-from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
 TASKS = ("click", "buy")
@@ -133,7 +133,7 @@ class TinyTransform:
 SCHEMA = Schema(
     roles=Roles(user="user", item="item"), tasks=tuple(Task(name=name, column=f"{name}ed") for name in TASKS)
 )
-OBJECTIVE = BinaryCrossEntropy(tasks=TASKS)
+OBJECTIVE = ObjectiveConfig().build(Inputs.of(SCHEMA).tasks)
 
 
 def create_run(path: Path, train: TrainConfig, **changed: Any) -> Run:

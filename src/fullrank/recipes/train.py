@@ -18,7 +18,7 @@ from fullrank.rankers import Ranker, ranker_name, ranker_named
 from fullrank.training.callbacks import Callback, Result
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
-from fullrank.training.objective import BinaryCrossEntropy
+from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
 EVALUATION_BATCH = 8192
@@ -55,13 +55,7 @@ def train_ranker(
         exclude: names of features and histories the model shall not see.
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
-    other = [task for task in data.schema.tasks if task.kind != "binary" and task.name in inputs.task_names]
-    if other:
-        raise ValueError(
-            f"Expected binary tasks, got {other[0].kind} task {other[0].name!r}: no objective here learns it yet. "
-            f"Leave it out (exclude={other[0].name!r})."
-        )
-    objective = BinaryCrossEntropy(tasks=inputs.task_names)
+    objective = ObjectiveConfig().build(inputs.tasks)
     pin, state, transform = data.lineage.pin, data.state, data.transform
     if (Path(path) / "run.json").exists():
         there = Run.open(path)

@@ -23,7 +23,7 @@ from fullrank.training.callbacks import Callback, Result, StepReport, TaskMetric
 from fullrank.training.checkpoint import Position
 from fullrank.training.config import TrainConfig
 from fullrank.training.metrics_log import MetricsLog, finite
-from fullrank.training.objective import Objective
+from fullrank.training.objectives import Objective
 from fullrank.training.optimizers import RankerOptimizer
 from fullrank.training.progress import Progress
 from fullrank.training.run import Run
