@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fullrank.data.normalise import Origin, normalise
 from fullrank.data.readers.tabular import columns_read
-from fullrank.data.simulate import DAY, SimulatedLog, SimulatorConfig
-from fullrank.data.simulate_world import SEGMENTS, World, bits, normal, uniform
+from fullrank.data.simulate import DAY, Auction, Effects, SimulatedLog, SimulatorConfig
+from fullrank.data.simulate_draws import bits, normal, sigmoid, uniform
+from fullrank.data.simulate_world import SEGMENTS
 from fullrank.data.source import CHUNK_ROWS
 
 SMALL = SimulatorConfig(rows=20_001, users=300, ads=200, campaigns=20, categories=5, days=4, slots=3)
@@ -74,14 +75,15 @@ def test_times_are_sorted_and_an_unsorted_log_is_the_same_rows(small):
     assert table(log.day(2)).sort_by("impression").equals(table(SimulatedLog(SMALL).day(2)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 4))
 def test_days_together_are_the_log_for_any_size(rows, days, slots):
     config = replace(SMALL, rows=rows, days=days, slots=slots, sorted_by_time=False)
-    parts = [table_or_none(SimulatedLog(config, day)) for day in range(days)]
+    log = SimulatedLog(config)
+    parts = [table_or_none(log.day(day)) for day in range(days)]
     impressions = [i for part in parts if part is not None for i in part["impression"].to_pylist()]
     assert sorted(impressions) == list(range(rows))
-    assert sorted(table(SimulatedLog(config))["impression"].to_pylist()) == list(range(rows))
+    assert sorted(table(log)["impression"].to_pylist()) == list(range(rows))
 
 
 def table_or_none(log) -> pa.Table | None:
@@ -131,7 +133,7 @@ def test_labels_are_draws_of_the_true_probabilities():
 
 
 def test_propensities_are_the_frequencies_of_the_policy():
-    config = replace(SMALL, rows=300_000, ads=30, days=1, new_keys_per_day=0.0)
+    config = replace(SMALL, rows=150_000, ads=30, days=1, new_keys_per_day=0.0)
     rows = table(SimulatedLog(config))
     keys = list(zip(rows["segment"].to_pylist(), rows["position"].to_pylist(), rows["ad"].to_pylist(), strict=True))
     cells, index, count = np.unique(np.array(keys), axis=0, return_inverse=True, return_counts=True)
@@ -166,21 +168,23 @@ def test_new_keys_come_every_day_and_none_without_growth():
     assert len(set(table(still)["ad"].to_pylist())) <= SMALL.ads
 
 
-def test_taste_turns_with_drift_and_keeps_its_spread():
-    world = World(seed=3, slots=2, campaigns=200, categories=200, drift=0.2, explore=0.1)
-    segment, category = np.divmod(np.arange(SEGMENTS * 200), 200)
-    taste = [world.taste("click", np.full(len(segment), day), segment, category) for day in range(8)]
-    against_first = [np.corrcoef(taste[0], later)[0, 1] for later in taste]
-    assert np.allclose(against_first, np.cos(0.2 * np.arange(8)), atol=0.08)
-    assert all(abs(part.std() - 1) < 0.1 for part in taste)
-    still = replace(world, drift=0.0)
-    assert np.array_equal(still.taste("click", np.full(len(segment), 7), segment, category), taste[0])
+def test_lower_slots_are_looked_at_less_and_else_like_the_first():
+    log = SimulatedLog(replace(SMALL, rows=120_000))
+    rows = table(log)
+    slot, look = column(rows, "position"), column(rows, "p_look")
+    assert np.array_equal(look, 1.0 / (1.0 + 0.35 * slot))
+    assert_slots_are_alike(column(rows, "p_click") / look, slot)
+    unbiased = table(SimulatedLog(replace(log.config, click=replace(SMALL.click, position=0.0))))
+    assert (column(unbiased, "p_look") == 1.0).all()
+    assert_slots_are_alike(column(unbiased, "p_click"), column(unbiased, "position"))
+    assert_slots_are_alike(column(unbiased, "click").astype(float), column(unbiased, "position"))
 
 
-def test_lower_slots_are_clicked_less(small):
-    by_slot = [column(small, "p_click")[column(small, "position") == slot].mean() for slot in range(3)]
-    assert by_slot[1] / by_slot[0] == pytest.approx(1 / 1.35, rel=0.1)
-    assert by_slot[2] / by_slot[0] == pytest.approx(1 / 1.7, rel=0.1)
+def assert_slots_are_alike(values: np.ndarray, slot: np.ndarray) -> None:
+    """The turn of ad classes is drawn anew in every request, so that no slot has the better ads."""
+    for other in (1, 2):
+        one, two = values[slot == 0], values[slot == other]
+        assert abs(one.mean() - two.mean()) < 4.5 * np.sqrt(one.var() / len(one) + two.var() / len(two))
 
 
 def test_features_have_what_features_of_logs_have(small):
@@ -214,12 +218,70 @@ def test_random_numbers_are_functions_of_their_index():
         ({"rows": 0}, "rows >= 1, got 0"),
         ({"campaigns": 21}, r"multiple of categories \(5\), got 21"),
         ({"ads": 14}, "ads >= slots x categories = 15, got 14"),
-        ({"explore": 1.5}, r"explore in \[0, 1\]"),
+        ({"ads": 119, "auction": Auction(bidders=40)}, "ads >= slots x bidders = 120, got 119"),
+        ({"explore": 1.5}, r"explore in \[0, 1\], got 1.5"),
+        ({"task_conflict": -0.1}, r"task_conflict in \[0, 1\], got -0.1"),
+        ({"scenarios": 0}, "scenarios >= 1, got 0"),
+        ({"vector_noise": -1.0}, "vector_noise >= 0, got -1.0"),
     ],
 )
 def test_a_world_that_cannot_be_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Effects(gated=-1.0), "effect gated >= 0 .* got -1.0"),
+        (lambda: Effects(fm=float("nan")), "effect fm >= 0 .* got nan"),
+        (lambda: Auction(bidders=1), "2 or more bidders, or 0 for no auction, got 1"),
+        (lambda: Auction(bidders=3, settle_requests=0), "settle_requests >= 1, got 0"),
+        (lambda: Auction(bidders=3, budget=-1.0), "budget >= 0, got 0.5 and -1.0"),
+        (lambda: Auction(budget=2.0), r"bidders where campaigns have budgets \(2.0\)"),
+    ],
+)
+def test_effects_and_auctions_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+def test_a_task_that_has_no_contributions_is_named():
+    with pytest.raises(ValueError, match="'click' or 'conversion', got 'like'"):
+        next(SimulatedLog(SMALL).contributions("like"))
+
+
+def test_the_sum_of_the_contributions_is_the_true_logit(small):
+    log = SimulatedLog(SMALL)
+    for task, of in (("click", column(small, "p_look")), ("conversion", column(small, "p_click"))):
+        parts = pa.concat_tables([pa.table(part) for part in log.contributions(task)])
+        effects = getattr(SMALL, task)
+        planted = sum(getattr(effects, name) * column(parts, name) for name in parts.column_names)
+        logit = getattr(SMALL, f"{task}_logit") + planted
+        assert np.allclose(column(small, f"p_{task}"), of * sigmoid(logit), atol=1e-6)
+
+
+def test_without_a_funnel_conversions_need_no_click():
+    log = SimulatedLog(replace(SMALL, funnel=False, rows=60_000))
+    rows = table(log)
+    click, converted = column(rows, "click") == 1, column(rows, "conversion") == 1
+    assert log.schema.tasks[1].parent == "" and SimulatedLog(SMALL).schema.tasks[1].parent == "click"
+    p = column(rows, "p_conversion")
+    for part in (click, ~click):  # given all that is planted, the two are independent
+        spread = np.sqrt((p[part] * (1 - p[part])).sum())
+        assert abs(converted[part].sum() - p[part].sum()) < 4.5 * spread
+
+
+def test_scenarios_vectors_and_prices_are_columns_where_they_are_asked_for(small):
+    config = replace(SMALL, scenarios=3, vector_dim=6, auction=Auction(bidders=4))
+    log = SimulatedLog(config)
+    rows = table(log)
+    assert not {"scenario", "vector", "paid"} & set(small.column_names)
+    assert (log.schema.roles.scenario, log.schema.roles.price) == ("scenario", "paid")
+    assert rows["vector"].type == pa.list_(pa.float32(), 6) and rows["vector"].null_count == 0
+    assert set(rows["scenario"].to_pylist()) == {"scenario-0000", "scenario-0001", "scenario-0002"}
+    for chunk in log.chunks():
+        assert normalise(log.schema, chunk.records, Origin(chunk.file, chunk.first_row)).num_rows == len(chunk.records)
 
 
 def test_a_day_that_is_none_is_refused():

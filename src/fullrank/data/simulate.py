@@ -1,123 +1,45 @@
 """A simulated ad log of any size whose truth is known: for tests, benchmarks, and where nothing real can be had.
 
-Users come (more every day), a policy with known propensities fills the slots of a page, users click (less in lower
-slots) and some of them convert, late. The columns `p_click` and `p_conversion` hold the true probabilities; no feature
-of the schema reads them. Numbers from this log say that code works. They say nothing about the world.
+Users come (more every day), a policy with known propensities or an auction fills the slots of a page, users click and
+some of them convert, late. What makes them click is planted, effect by effect, in known strengths (`Effects`). The
+columns `p_click`, `p_conversion` (and `p_look`, the chance that the slot was looked at) hold the true probabilities; no
+feature of the schema reads them. Numbers from this log say that code works. They say nothing about the world.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from math import gcd
 
 import numpy as np
 import pyarrow as pa
 
-from fullrank.data.simulate_world import DEVICES, INTERESTS, SEGMENTS, Ads, Users, World, below, bits, uniform
+from fullrank.data.simulate_config import DAY, PAST, Auction, Effects, SimulatorConfig
+from fullrank.data.simulate_draws import bits
+from fullrank.data.simulate_effects import ad_vectors
+from fullrank.data.simulate_memory import Living, Memory, Nothing, Recorded
+from fullrank.data.simulate_rows import START, RowMaker, Rows
+from fullrank.data.simulate_schema import simulator_schema
+from fullrank.data.simulate_world import DEVICES, INTERESTS, SEGMENTS
 from fullrank.data.source import CHUNK_ROWS, LogChunk, LogSource, fingerprint_of
-from fullrank.schema import EventFeature, EventOutcome, Feature, History, Roles, Schema, Task
 
-DAY = 86_400
-START = 1_735_689_600  # 2025-01-01, UTC
-_VERSION = b"simulated ad log 1"  # changes whenever the same config gives other rows
+__all__ = ["DAY", "START", "Auction", "Effects", "LateLabels", "SimulatedLog", "SimulatorConfig", "simulator_schema"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatorConfig:
-    """How large and how restless the world is.
-
-    `users` and `ads` are there on day 0; `new_keys_per_day` of each (a share of day 0's) join every day after.
-    `drift`: radians a day by which taste turns. `explore`: the share of slots that the policy fills uniformly.
-    Conversions come `mean_delay` s after their click on average, exponentially, and never after
-    `attribution_window` s. `sorted_by_time = False` shuffles the rows' requests (within a day for `day(k)`).
-    """
-
-    rows: int = 1_000_000
-    users: int = 50_000
-    ads: int = 5_000
-    campaigns: int = 500
-    categories: int = 20
-    days: int = 10
-    slots: int = 4
-    seed: int = 0
-    new_keys_per_day: float = 0.03
-    drift: float = 0.1
-    explore: float = 0.1
-    mean_delay: int = 12 * 3600
-    attribution_window: int = 3 * DAY
-    sorted_by_time: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "users", "campaigns", "categories", "days", "slots", "mean_delay", "attribution_window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} >= 1, got {getattr(self, name)}.")
-        if self.campaigns % self.categories:
-            raise ValueError(
-                f"Expected campaigns to be a multiple of categories ({self.categories}), got {self.campaigns}."
-            )
-        if self.ads < self.slots * self.categories:
-            least = self.slots * self.categories
-            raise ValueError(f"Expected ads >= slots x categories = {least}, got {self.ads}.")
-        if not 0.0 <= self.explore <= 1.0 or self.new_keys_per_day < 0.0:
-            raise ValueError(
-                f"Expected explore in [0, 1] and new_keys_per_day >= 0, got {self.explore}, {self.new_keys_per_day}."
-            )
-
-
-def simulator_schema(config: SimulatorConfig) -> Schema:
-    """Two tasks in a funnel, of which the second is late; histories of what was clicked and of what was shown."""
-    window = config.attribution_window
-    slot = EventFeature(name="slot", column="position")
-    conversion = EventOutcome(name="conversion", time="conversion_time", window=window)
-    return Schema(
-        name="simulated",
-        roles=Roles(
-            user="user",
-            item="ad",
-            request="request",
-            impression="impression",
-            time="time",
-            position="position",
-            campaign="campaign",
-            advertiser="advertiser",
-            propensity="propensity",
-            exploration="explored",
-            bid="bid",
-        ),
-        time_unit="s",
-        time_sorted=config.sorted_by_time,
-        features=(
-            Feature(name="segment", kind="categorical", of="user"),
-            Feature(name="age", kind="numeric", of="user"),
-            Feature(name="interests", kind="multi", of="user", key_space="category", weights="interest_weights"),
-            Feature(name="hour", kind="categorical", of="context"),
-            Feature(name="device", kind="categorical", of="context"),
-            Feature(name="campaign", kind="categorical", of="item"),
-            Feature(name="advertiser", kind="categorical", of="item"),
-            Feature(name="category", kind="categorical", of="item"),
-            Feature(name="format", kind="categorical", of="item"),
-            Feature(name="price", kind="numeric", of="item", scale="log"),
-            Feature(name="match", kind="numeric", of="pair"),
-            Feature(name="slot", kind="categorical", of="pair", column="position"),
-        ),
-        histories=(
-            History(name="clicked", where="click", max_length=50, features=(slot,)),
-            History(name="shown", max_length=100, features=(slot,), outcomes=(conversion,)),
-        ),
-        tasks=(
-            Task(name="click"),
-            Task(name="conversion", parent="click", label_time="conversion_time", window=window),
-        ),
-    )
+_VERSION = b"simulated ad log 2"  # changes whenever the same config gives other rows
+_KEPT_DAYS = 3
 
 
 class SimulatedLog:
-    """The log of all days, or of one (`day`); a chunk is a function of the config and its number alone.
+    """The log of all days, or of one (`day`); what a chunk holds is a function of the config and its number alone.
 
     The log of all days holds every conversion with its time, also those to come after the last day: mask them by
     `as_of`. A day's log is what was written when the day ended: later conversions are 0 in it, and `late_labels`.
+
+    Where rows owe something to rows before them (`SimulatorConfig.remembers`), reading a day first goes through the
+    days before it, unless this log or one of its days has just done so: the state at the beginning of the last
+    few days is kept. Not for shuffled logs beyond memory: what the past of every row did is then kept, 12 bytes a row.
     """
 
     def __init__(self, config: SimulatorConfig, day: int | None = None) -> None:
@@ -128,31 +50,34 @@ class SimulatedLog:
         self.schema = simulator_schema(config)
         self.events: Mapping[str, LogSource] = {}
         self._day = day
-        requests = -(-config.rows // config.slots)
-        self._bounds = np.arange(config.days + 1) * requests // config.days  # the first request of each day
-        self._world = World(
-            seed=config.seed,
-            slots=config.slots,
-            campaigns=config.campaigns,
-            categories=config.categories,
-            drift=config.drift,
-            explore=config.explore,
-        )
+        self._maker = RowMaker(config)
+        self._mornings: dict[int, Living] = {}
 
     def day(self, day: int) -> SimulatedLog:
         """The log that was written at the end of one day (0 is the first)."""
-        return SimulatedLog(self.config, day)
+        log = SimulatedLog(self.config, day)
+        log._maker, log._mornings = self._maker, self._mornings
+        return log
 
     def late_labels(self, day: int) -> LateLabels:
         """The conversions of rows of `day` that were known only after its end."""
-        return LateLabels(SimulatedLog(self.config, day))
+        return LateLabels(self.day(day))
 
     def chunks(self) -> Iterator[LogChunk]:
         first_row = 0
-        for requests in self._requests():
-            rows = self._rows(requests)
+        for rows in self.rows():
             yield LogChunk(self._records(rows), self.name, first_row)
             first_row += len(rows.slot)
+
+    def contributions(self, task: str) -> Iterator[dict[str, np.ndarray]]:
+        """What each planted effect adds to the logit of `click` or `conversion` at strength 1, chunk by chunk as
+        `chunks` gives them: effects of strength 0 are left out, and `position`, which is not on the logit, too."""
+        if task not in ("click", "conversion"):
+            raise ValueError(f"Expected task 'click' or 'conversion', got {task!r}.")
+        static = self._maker.click if task == "click" else self._maker.conversion
+        for rows in self.rows():
+            past = {name: getattr(rows.past, name) for name in PAST if getattr(static.strengths, name)}
+            yield static.contributions(rows.pairs) | past
 
     def fingerprint(self) -> str:
         return fingerprint_of([_VERSION, repr(sorted(asdict(self.config).items())).encode(), repr(self._day).encode()])
@@ -161,9 +86,25 @@ class SimulatedLog:
         """The moment a day ends, in seconds since 1970."""
         return START + (day + 1) * DAY
 
+    def rows(self) -> Iterator[Rows]:
+        """The rows of every chunk with all that is true of them."""
+        if not self.config.remembers():
+            memory: Memory = Nothing(self.config)
+        elif self.config.sorted_by_time:
+            yield from self._lived()
+            return
+        else:
+            memory = self._recorded()
+        for request in self._requests():
+            yield self._maker.rows(request, memory)
+
+    def _days(self) -> range:
+        return range(self.config.days) if self._day is None else range(self._day, self._day + 1)
+
     def _requests(self) -> Iterator[np.ndarray]:
-        first = int(self._bounds[self._day or 0])
-        count = int(self._bounds[-1 if self._day is None else self._day + 1]) - first
+        days = self._days()
+        first = int(self._maker.bounds[days.start])
+        count = int(self._maker.bounds[days.stop]) - first
         each = max(1, CHUNK_ROWS // self.config.slots)
         stride = round(count * 0.618) | 1  # a step that shares no factor with count visits every request once
         while gcd(stride, count) > 1:
@@ -172,52 +113,53 @@ class SimulatedLog:
             place = np.arange(start, min(start + each, count))
             yield first + (place if self.config.sorted_by_time else place * stride % count)
 
-    def _rows(self, request: np.ndarray) -> Rows:
-        config, world, seed = self.config, self._world, self.config.seed
-        day = np.searchsorted(self._bounds, request, side="right") - 1
-        part = (request - self._bounds[day] + uniform(seed, "time", request)) / np.diff(self._bounds)[day]
-        time = START + DAY * day + (DAY * (part - 0.6 * np.sin(2.0 * np.pi * part) / (2.0 * np.pi))).astype(np.int64)
-        device = below(seed, "device", request, DEVICES)
-        user = world.visitor(request, _active(config.users, config.new_keys_per_day, day))
+    # ---- logs with a memory
 
-        of = np.repeat(np.arange(len(request)), config.slots)
-        slot = np.tile(np.arange(config.slots), len(request))
-        within_log = request[of] * config.slots + slot < config.rows  # the last request may be short
-        of, slot = of[within_log], slot[within_log]
-        users = world.users(user)
-        users = Users(**{name: getattr(users, name)[of] for name in Users.__dataclass_fields__})
-        request, day, time, device = request[of], day[of], time[of], device[of]
-        active = _active(config.ads, config.new_keys_per_day, day)
-        ad, explored, propensity = world.shown(request, slot, users.segment, active)
-        ads = world.ads(ad)
-        hour = time // 3600 % 24
-        p_click = world.click_probability(users, ads, slot, day, hour, device)
-        p_conversion = p_click * world.conversion_probability(users, ads, day)
-        row = request * config.slots + slot
-        draw = uniform(seed, "click", row)  # below p_conversion: clicked and converts; below p_click: clicked
-        within = 1.0 - np.exp(-config.attribution_window / config.mean_delay)
-        delay = -config.mean_delay * np.log1p(-within * uniform(seed, "delay", row))
-        return Rows(
-            request=request,
-            slot=slot,
-            day=day,
-            time=time,
-            hour=hour,
-            device=device,
-            users=users,
-            ads=ads,
-            explored=explored,
-            propensity=propensity,
-            match=world.match(users, ads),
-            p_click=p_click,
-            p_conversion=p_conversion,
-            click=draw < p_click,
-            conversion=draw < p_conversion,
-            conversion_time=time + 1 + delay.astype(np.int64),
-        )
+    def _lived(self) -> Iterator[Rows]:
+        """The rows in the order of time, a day's chunks at a time."""
+        days = self._days()
+        memory = self._morning(days.start)
+        for day in days:
+            yield from self._through(day, memory)
+            self._keep(day + 1, memory)
+
+    def _through(self, day: int, memory: Living) -> Iterator[Rows]:
+        """One day; where budgets are settled, so often."""
+        each = max(1, CHUNK_ROWS // self.config.slots)
+        if self.config.auction.budget:
+            each = min(each, self.config.auction.settle_requests)
+        end = int(self._maker.bounds[day + 1])
+        for start in range(int(self._maker.bounds[day]), end, each):
+            yield self._maker.rows(np.arange(start, min(start + each, end)), memory)
+
+    def _morning(self, day: int) -> Living:
+        """The state before the first request of a day, by living through the days before it."""
+        known = [begun for begun in self._mornings if begun <= day]
+        memory = self._mornings[max(known)].copy() if known else Living(self.config, self._maker.all_users)
+        for before in range(max(known, default=0), day):
+            for _ in self._through(before, memory):
+                pass
+            self._keep(before + 1, memory)
+        return memory
+
+    def _keep(self, day: int, memory: Living) -> None:
+        self._mornings[day] = memory.copy()
+        while len(self._mornings) > _KEPT_DAYS:
+            del self._mornings[min(self._mornings)]
+
+    def _recorded(self) -> Recorded:
+        """What the past did to every row of the period, for reading it in any order."""
+        days, config = self._days(), self.config
+        first, end = (int(self._maker.bounds[day]) * config.slots for day in (days.start, days.stop))
+        recorded, memory = Recorded(first, end - first), self._morning(days.start)
+        for day in days:
+            for rows in self._through(day, memory):
+                recorded.add(rows.request, rows.out, rows.request * config.slots + rows.slot, rows.past)
+            self._keep(day + 1, memory)
+        return recorded
 
     def _records(self, rows: Rows) -> pa.RecordBatch:
-        config, users, ads = self.config, rows.users, rows.ads
+        config, users, ads, pairs = self.config, rows.users, rows.ads, rows.pairs
         converted = rows.conversion
         if self._day is not None:
             converted = converted & (rows.conversion_time < self.end_of(self._day))
@@ -233,55 +175,46 @@ class SimulatedLog:
             "age": pa.array(users.age, mask=~users.knows_age),
             "interests": pa.ListArray.from_arrays(offsets, categories),
             "interest_weights": pa.ListArray.from_arrays(offsets, pa.array(users.weight_nI[counted], pa.float32())),
-            "hour": rows.hour.astype(np.int8),
-            "device": self._texts["device"].take(pa.array(rows.device)),
+            "hour": pairs.hour.astype(np.int8),
+            "device": self._texts["device"].take(pa.array(pairs.device)),
             "ad": self._texts["ad"].take(pa.array(ads.index)),
             "campaign": ads.campaign,
             "advertiser": ads.campaign // 5,
             "category": self._texts["category"].take(pa.array(ads.category)),
             "format": ads.format.astype(np.int8),
             "price": pa.array(ads.price, from_pandas=True),
-            "match": pa.array(rows.match, from_pandas=True),
+            "match": pa.array(pairs.match, from_pandas=True),
             "position": rows.slot.astype(np.int16),
-            "propensity": rows.propensity,
-            "explored": rows.explored.astype(np.int8),
+            "propensity": rows.shown.propensity,
+            "explored": rows.shown.explored.astype(np.int8),
             "bid": ads.bid,
             "click": rows.click.astype(np.int8),
             "conversion": converted.astype(np.int8),
             "conversion_time": pa.array(rows.conversion_time, mask=~converted),
+            "p_look": rows.p_look,
             "p_click": rows.p_click,
             "p_conversion": rows.p_conversion,
         }
+        if config.scenarios > 1:
+            columns["scenario"] = self._texts["scenario"].take(pa.array(pairs.scenario))
+        if config.vector_dim:
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(
+                pa.array(self._vectors[ads.index].ravel()), config.vector_dim
+            )
+        if config.auction.bidders:
+            columns["paid"] = rows.shown.paid
         return pa.RecordBatch.from_pydict({name: pa.array(column) for name, column in columns.items()})
 
     @cached_property
     def _texts(self) -> dict[str, pa.Array]:
         config = self.config
-        ads = int(_active(config.ads, config.new_keys_per_day, np.array(config.days - 1)))
-        counts = {"segment": SEGMENTS, "device": DEVICES, "category": config.categories, "ad": ads}
+        counts = {"segment": SEGMENTS, "device": DEVICES, "category": config.categories}
+        counts |= {"scenario": config.scenarios, "ad": self._maker.all_ads}
         return {name: pa.array([f"{name}-{number:04d}" for number in range(count)]) for name, count in counts.items()}
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of some requests with all that is true of them, the log's knowledge or not."""
-
-    request: np.ndarray
-    slot: np.ndarray
-    day: np.ndarray
-    time: np.ndarray
-    hour: np.ndarray
-    device: np.ndarray
-    users: Users
-    ads: Ads
-    explored: np.ndarray
-    propensity: np.ndarray
-    match: np.ndarray
-    p_click: np.ndarray
-    p_conversion: np.ndarray
-    click: np.ndarray
-    conversion: np.ndarray
-    conversion_time: np.ndarray
+    @cached_property
+    def _vectors(self) -> np.ndarray:
+        return ad_vectors(self.config, np.arange(self._maker.all_ads))
 
 
 class LateLabels:
@@ -297,8 +230,7 @@ class LateLabels:
 
     def chunks(self) -> Iterator[LogChunk]:
         first_row = 0
-        for requests in self._log._requests():
-            rows = self._log._rows(requests)
+        for rows in self._log.rows():
             late = np.flatnonzero(rows.conversion & (rows.conversion_time >= self._end))
             columns = {
                 "impression": pa.array((rows.request * self._log.config.slots + rows.slot)[late]),
@@ -311,7 +243,3 @@ class LateLabels:
 
     def fingerprint(self) -> str:
         return fingerprint_of([b"late labels", self._log.fingerprint().encode()])
-
-
-def _active(first: int, new_per_day: float, day: np.ndarray) -> np.ndarray:
-    return first + np.round(first * new_per_day).astype(np.int64) * day

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from fullrank.data.columns import span_positions
 from fullrank.data.readers.tabular import TabularSource
-from fullrank.data.simulate_world import sigmoid
+from fullrank.data.simulate_draws import sigmoid
 from fullrank.schema import EventFeature, Feature, History, Roles, Schema, Task
 
 _END = 1_772_725_000  # the contest's log is of March 2026
