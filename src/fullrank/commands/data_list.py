@@ -14,10 +14,12 @@ def main(args: Sequence[str], prog: str) -> int:
 
 
 def data_list() -> None:
-    """The public data sets that `fullrank data get` knows, and where they are on this machine."""
+    """The public data sets that can be prepared by name: what each is, its terms, its home, and where it is on this
+    machine."""
     for public in CATALOGUE:
         try:
             where = str(locate(public.name))
         except NotObtainable:
-            where = f"not here: fullrank data get {public.name}"
-        print(f"{public.name}\n  {public.title}\n  {where}")
+            can_fetch = public.url or public.parts or public.wheel
+            where = f"not here: fullrank data get {public.name}" + ("" if can_fetch else " says what to download")
+        print(f"{public.name}\n  {public.title}\n  Terms: {public.terms}\n  From: {public.page}\n  {where}")

@@ -14,8 +14,10 @@ import tyro
 from fullrank.commands.arguments import OptionalInt, OptionalPath, call, read_schema, write_json
 from fullrank.data.columns import DataError
 from fullrank.data.corrections import append_labels
+from fullrank.data.fetch import locate
 from fullrank.data.keys import read_hash_key
-from fullrank.data.prepare import prepare
+from fullrank.data.prepare import PrepareReport, prepare
+from fullrank.data.readers import READERS, open_public
 from fullrank.data.readers.tabular import TabularSource
 from fullrank.data.splits import SPLITS, AllTrain, ByHash, ByTime, GivenFiles, PerUserOrder, Split
 from fullrank.schema import Feature, Roles, Schema, Task, did_you_mean
@@ -44,6 +46,8 @@ def prepare_command(
 
     A new folder:  fullrank prepare logs.parquet --schema schema.toml --out data/mine
 
+    A public set:  fullrank prepare movielens-100k --out data/ml (`fullrank data list`; it has a schema and a split)
+
     The next day:  fullrank prepare day2.parquet --append data/mine
 
     Late labels:  fullrank prepare labels.csv --append data/mine --labels
@@ -52,7 +56,8 @@ def prepare_command(
     (when it became known) and, where there are several tasks, `task`.
 
     Args:
-        files: .parquet, .csv or .tsv files (also .gz), or folders of them, in the order of time.
+        files: .parquet, .csv or .tsv files (also .gz), or folders of them, in the order of time; or the name of a
+            public set that is on this machine.
         schema: what the columns mean; `fullrank schema infer` writes a first one.
         out: the folder to make.
         append: a folder of prepared data to add to, instead of `out`; it has its schema.
@@ -91,15 +96,54 @@ def prepare_command(
         assert out is not None
         if labels:
             raise DataError("Expected --append DIR with --labels: late labels belong to rows that are prepared.")
-        if schema is None:
+        if public := _public_name(files):
+            report = _prepare_public(public, schema, out, split, valid, test, hash_key, as_of)
+        elif schema is None:
+            if not files[0].exists():
+                near = did_you_mean(str(files[0]), [reader.NAME for reader in READERS])
+                raise DataError(f"{files[0]}: no such file, and no public set (`fullrank data list`).{near}")
             raise DataError("Expected --schema FILE. `fullrank schema infer LOG --out schema.toml` writes a first one.")
-        meaning = read_schema(schema)
-        chosen = split_named(split, valid, test, meaning)
-        source = _source(files, meaning, chosen)
-        report = prepare(source, out, split=chosen, hash_key=hash_key, as_of=as_of, progress=_is_terminal())
-        print(f"Split: {chosen}")
+        else:
+            meaning = read_schema(schema)
+            chosen = split_named(split, valid, test, meaning)
+            source = _source(files, meaning, chosen)
+            report = prepare(source, out, split=chosen, hash_key=hash_key, as_of=as_of, progress=_is_terminal())
+            print(f"Split: {chosen}")
     print(report)
     write_json(json, asdict(report))
+
+
+def _public_name(files: tuple[Path, ...]) -> str:
+    """The public set that the one word names, "" if it is a file's."""
+    name = str(files[0])
+    return name if len(files) == 1 and name in {reader.NAME for reader in READERS} and not files[0].exists() else ""
+
+
+def _prepare_public(
+    name: str,
+    schema: Path | None,
+    out: Path,
+    split: str,
+    valid: str,
+    test: str,
+    hash_key: bytes | None,
+    as_of: int | None,
+) -> PrepareReport:
+    """A public set, with the schema, split and moment of its reader where none is given."""
+    if schema is not None:
+        raise DataError(f"Expected no --schema with the public set {name}: its reader has its own.")
+    source = open_public(name, locate(name))
+    chosen = split_named(split, valid, test, source.schema) if split else source.split
+    report = prepare(
+        source,
+        out,
+        split=chosen,
+        hash_key=hash_key,
+        as_of=source.as_of if as_of is None else as_of,
+        progress=_is_terminal(),
+    )
+    print(f"Split: {chosen}")
+    return report
 
 
 def split_named(name: str, valid: str, test: str, schema: Schema) -> Split:

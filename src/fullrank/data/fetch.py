@@ -78,15 +78,14 @@ def get(
     obtained = _on_this_machine(public, source_dir, cache, closed)
     if obtained is not None and source_dir is not None and obtained.how == "--from":
         obtained = _copied(public, obtained, cache)
-    for fetch in (_from_address, _from_wheel):
+    for fetch in (_from_parts if public.parts else _from_address, _from_wheel):
         if obtained is None:
             try:
                 obtained = fetch(public, cache / public.name, quiet)
             except _Closed as error:
                 closed.append(str(error))
     if obtained is None:
-        todo = f"Get it by hand from {public.page} and say `--from FOLDER`, or set FULLRANK_DATA."
-        raise NotObtainable(_nothing(public, closed, todo))
+        raise NotObtainable(_nothing(public, closed, _by_hand(public)))
     if not quiet:
         verified = "checksum verified" if obtained.verified else "not verified: no checksum is known"
         print(f"{public.name}: {obtained.path} ({obtained.how}; {verified})", file=sys.stderr)
@@ -95,6 +94,15 @@ def get(
 
 def _nothing(public: PublicSet, closed: Sequence[str], todo: str) -> str:
     return "\n  ".join([f"{public.name} could not be had:", *closed, todo])
+
+
+def _by_hand(public: PublicSet) -> str:
+    """Which files to get, from where, and where to put them."""
+    files = " or ".join(" ".join(layout) for layout in public.layouts)
+    return (
+        f"Get it by hand from {public.page}: {files}. Put the files into a folder {public.folders[0]!r} and say "
+        "`--from FOLDER`, or set FULLRANK_DATA to the folder it is in."
+    )
 
 
 def _on_this_machine(
@@ -135,7 +143,8 @@ def _holds(path: Path, public: PublicSet) -> bool:
 
 
 def _verify(public: PublicSet, path: Path, *, ours: bool) -> bool:
-    """Whether the known checksums are right (False: none is known); wrong: an error, and the file removed if ours."""
+    """Whether the known checksums are right (False: none is known); wrong: an error, and the file removed if ours (of a
+    folder, the wrong one in it)."""
     wrong = ""
     known = {public.archive: public.sha256}
     if public.wheel:
@@ -143,14 +152,15 @@ def _verify(public: PublicSet, path: Path, *, ours: bool) -> bool:
     checked = 0
     if path.is_file() and (expected := known.get(path.name)):
         wrong, checked = _differs(path.name, _sha256_of(path), expected), 1
-    bundle = Bundle(path)
+    bundle, culprit = Bundle(path), path
     for name, expected in public.checksums:
         if not wrong and bundle.has([name]):
             wrong = _differs(name, hashlib.sha256(bundle.read(name)).hexdigest(), expected)
+            culprit = path / name if path.is_dir() else path
             checked += 1
     if wrong:
-        if ours and path.is_file():
-            path.unlink()
+        if ours:
+            culprit.unlink()
             wrong += " The file was removed."
         raise WrongChecksum(f"{public.name}: {path}: {wrong} Fetch it again, or say where a right copy is (`--from`).")
     return checked > 0
@@ -194,6 +204,17 @@ def _made_whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _from_parts(public: PublicSet, folder: Path, quiet: bool) -> Obtained:
+    """Every file from an address of its own; the folder counts as the set only when all are there."""
+    for part in public.parts:
+        try:
+            with _made_whole(folder / part.file) as path:
+                _download(part.url, path, quiet)
+        except (urllib.error.URLError, HTTPException, OSError) as error:
+            raise _Closed(f"{part.url}: {error}") from error
+    return Obtained(folder, f"{len(public.parts)} files from {public.page}", _verify(public, folder, ours=True))
 
 
 def _from_address(public: PublicSet, folder: Path, quiet: bool) -> Obtained:

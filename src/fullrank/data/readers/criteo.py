@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fullrank.data.readers.delimited import ColumnKind, read_delimited
 from fullrank.data.source import LogChunk, LogSource, fingerprint_of_files
+from fullrank.data.splits import ByTime, GivenFiles, Split
 from fullrank.schema import Feature, KeySpace, Roles, Schema, Task
 
 NUMBERS = tuple(f"I{number}" for number in range(1, 14))
@@ -52,6 +53,8 @@ class Criteo:
         self.name = self.NAME
         self.schema = schema or criteo_schema()
         self.events: Mapping[str, LogSource] = {}
+        self.split: Split = GivenFiles() if splits else ByTime()
+        self.as_of: int | None = None
         self._files = [_log_file(Path(file)) for file in files]
         self._splits = splits or [""] * len(files)
 

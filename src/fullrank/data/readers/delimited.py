@@ -9,7 +9,7 @@ Nothing is typed here: `007` stays a text, and whether `1.5x` is a number is ask
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ from fullrank.data.columns import DataError
 from fullrank.data.source import CHUNK_ROWS
 from fullrank.schema import did_you_mean
 
-ColumnKind = Literal["text", "number", "list"]  # a number is a text too, but `NA` means nothing in it
+# A number is a text too, but `NA` means nothing in it. `double` is parsed here: for many columns of plain numbers.
+ColumnKind = Literal["text", "number", "list", "double"]
 
 _MISSING_NUMBERS = ["NaN", "nan", "NA", "N/A", "n/a", "null", "NULL", "None"]
 _BLOCK_BYTES = 4 << 20  # the longest line that can be read
@@ -34,15 +35,23 @@ def read_delimited(
     delimiter: str,
     header: Sequence[str] = (),
     separator: str = "|",
+    skip: int = 0,
+    opened: Callable[[], pa.NativeFile] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The named columns of `file`, at most `CHUNK_ROWS` rows at a time.
 
     `header` names the columns of a file that has no first line of names. A `list` is written with `separator` between
     its values. An empty field is missing (a list cannot be told from an empty one); so are `NA`, `NaN`, `null` and the
-    like where a number is due, and only there. Quotes mean something in CSV, nothing in tab-separated text.
+    like where a number is due, and only there. Quotes mean something in CSV, nothing in tab-separated text. `skip`:
+    how many lines come before the first row (or the names). `opened` streams the content where it is not `file` itself
+    (`Bundle.open`).
     """
+    read = csv.ReadOptions(
+        column_names=list(header) or None, skip_rows=skip, block_size=_BLOCK_BYTES, use_threads=False
+    )
+    opened = opened or (lambda: pa.input_stream(str(file)))
     options = {
-        "read_options": csv.ReadOptions(column_names=list(header) or None, block_size=_BLOCK_BYTES, use_threads=False),
+        "read_options": read,
         "parse_options": csv.ParseOptions(
             delimiter=delimiter,
             quote_char=False if delimiter == "\t" else '"',
@@ -50,15 +59,15 @@ def read_delimited(
         ),
     }
     try:
-        with pa.input_stream(str(file)) as stream, csv.open_csv(stream, **options) as reader:
+        with opened() as stream, csv.open_csv(stream, **options) as reader:
             check_columns(file, columns, reader.schema.names)
         convert = csv.ConvertOptions(
-            column_types={name: pa.string() for name in columns},
+            column_types={name: pa.float64() if kind == "double" else pa.string() for name, kind in columns.items()},
             include_columns=list(columns),
             strings_can_be_null=True,
             null_values=[""],
         )
-        with pa.input_stream(str(file)) as stream, csv.open_csv(stream, convert_options=convert, **options) as reader:
+        with opened() as stream, csv.open_csv(stream, convert_options=convert, **options) as reader:
             for block in reader:
                 for start in range(0, block.num_rows, CHUNK_ROWS):
                     yield _cells(block.slice(start, CHUNK_ROWS), columns, separator)
@@ -88,6 +97,8 @@ def _explain(file: Path, problem: str) -> str:
             f"{where}: expected {expected} fields, got {got}: {text[:120]!r}. "
             "Mend the line, or quote the field that holds the delimiter."
         )
+    if wrong := re.search(r"error to double: invalid value '(.*)'", problem, re.DOTALL):
+        return f"{where}: expected a number, got {wrong.group(1)[:120]!r}. Mend the line."
     if "invalid UTF8" in problem:
         return f"{where}: expected UTF-8, got bytes that are none. Save the file as UTF-8 (e.g. `iconv -t UTF-8`)."
     if "Truncated" in problem or "inflate" in problem:

@@ -18,6 +18,7 @@ import pyarrow.csv as csv
 from fullrank.data.bundle import Bundle
 from fullrank.data.columns import DataError
 from fullrank.data.source import CHUNK_ROWS, LogChunk, LogSource, fingerprint_of
+from fullrank.data.splits import ByTime, PerUserOrder, Split
 from fullrank.schema import EventFeature, Feature, History, Roles, Schema, Task
 
 _YEAR = re.compile(r"^(.*?)\s*\((\d{4})(?:[-–]\d{0,4})?\)\s*(?:\([^)]*\)\s*)?$")
@@ -122,6 +123,8 @@ class MovieLensSource:
         self.schema = schema
         self.events: Mapping[str, LogSource] = {}
         self.notes = notes
+        self.split: Split = ByTime() if schema.roles.time else PerUserOrder()
+        self.as_of: int | None = None
         self._bundle = bundle
         self._files = files
         self._ratings = ratings.combine_chunks()
@@ -136,7 +139,7 @@ class MovieLensSource:
             columns["liked"] = pc.cast(pc.greater_equal(part["rating"], 4), pa.int8())
             columns["loved"] = pc.cast(pc.greater_equal(part["rating"], 5), pa.int8())
             for key, table in self._joined:
-                index = _index_in(part[key].to_numpy(), table[key].to_numpy())
+                index = index_in(part[key].to_numpy(), table[key].to_numpy())
                 for name in table.column_names:
                     if name != key:
                         columns[name] = table[name].take(index)
@@ -147,7 +150,7 @@ class MovieLensSource:
         return fingerprint_of(self._bundle.read(name) for name in self._files)
 
 
-def _index_in(wanted: np.ndarray, keys: np.ndarray) -> pa.Array:
+def index_in(wanted: np.ndarray, keys: np.ndarray) -> pa.Array:
     """Where each wanted key stands in `keys` (no order, no doubles); null where it does not."""
     order = np.argsort(keys, kind="stable")
     place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
