@@ -3,6 +3,9 @@
 ``checkpoints/STEP/`` holds safetensors files and `state.json` with every file's size and SHA-256. It is written as
 ``.tmp-STEP``, flushed to the disk, renamed, and then named by the file `latest`, by rename too: a kill at any moment
 leaves the checkpoint before in force. What is damaged later is noticed when it is read, and the one before is taken.
+
+A checkpoint may store of some tensors only the rows that changed since an earlier one, its base, which it names by
+hash (`Changes`). Read, it is the same as if it had been stored whole. A base is whole, and kept while it is needed.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from fullrank.config_json import ConfigError, dumps, loads
 
 FORMAT = 1
 LATEST = "latest"
+ROWS = "rows"  # the part that says which rows of changed tensors are stored
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -66,12 +70,23 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Base:
+    """The whole checkpoint that another builds on: its step, and the SHA-256 of its `state.json` (which has those of
+    its files). `rows`: part → tensor → which rows of it are stored, a name in `rows.safetensors`."""
+
+    step: int
+    sha256: str
+    rows: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """`state.json`."""
 
     format: int
     position: Position
     files: dict[str, FileEntry]
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
@@ -80,18 +95,57 @@ class Checkpoint:
 
     path: Path
     position: Position
+    base: Base | None = None
+
+    @property
+    def sha256(self) -> str:
+        """What tells it from any other: the hash of `state.json`, which holds the hashes of all its files."""
+        return _sha256(self.path / "state.json")
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The tensors of one part (`dense`, `tables`, `optimizer`), by name."""
+        """The tensors of one part (`dense`, `tables`, `optimizer`), by name, each whole."""
+        from safetensors import safe_open
         from safetensors.torch import load_file
 
-        return load_file(self.path / f"{part}.safetensors")
+        tensors = load_file(self.path / f"{part}.safetensors")
+        changed = self.base.rows.get(part) if self.base else None
+        if self.base and changed:
+            rows = load_file(self.path / f"{ROWS}.safetensors")
+            with safe_open(self.path.with_name(str(self.base.step)) / f"{part}.safetensors", "pt") as whole:
+                for name, rows_name in changed.items():
+                    tensors[name] = whole.get_tensor(name).index_copy_(0, rows[rows_name].long(), tensors[name])
+        return tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What differs from the whole checkpoint `base`. `rows`: name → the changed rows (ascending, each once). `of`: part
+    → tensor → the name of its rows; a tensor that is not in it is stored whole."""
+
+    base: Checkpoint
+    rows: Mapping[str, Tensor]
+    of: Mapping[str, Mapping[str, str]]
 
 
 def save_checkpoint(
-    folder: Path, position: Position, parts: Mapping[str, Mapping[str, Tensor]], *, keep: int
+    folder: Path,
+    position: Position,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    *,
+    keep: int,
+    changes: Changes | None = None,
 ) -> Checkpoint:
-    """Write `folder/STEP` with one safetensors file a part, make it the latest, and keep the newest `keep` in all."""
+    """Write `folder/STEP` with one safetensors file a part, make it the latest, and keep the newest `keep` in all (and
+    what these build on). `changes`: store the changed rows alone where it names them."""
+    base = None
+    if changes is not None:
+        base = Base(
+            step=changes.base.position.step,
+            sha256=changes.base.sha256,
+            rows={part: dict(rows) for part, rows in changes.of.items()},
+        )
+        parts = {part: _changed(tensors, changes, part) for part, tensors in parts.items()}
+        parts[ROWS] = {name: rows.int() for name, rows in changes.rows.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
@@ -102,7 +156,7 @@ def save_checkpoint(
     for part, tensors in parts.items():
         file = f"{part}.safetensors"
         files[file] = _write_tensors(draft / file, tensors)
-    _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files)))
+    _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
     _sync_folder(draft)
     if final.exists():  # damaged, or never named by `latest`: this run came here again from an earlier one
         shutil.rmtree(final)
@@ -114,9 +168,10 @@ def save_checkpoint(
     _sync_folder(folder)
     steps = sorted(_steps(folder), reverse=True)
     kept = [step for step in steps if step <= position.step][:keep]
+    kept += [base for base in (_base_step(folder / str(step)) for step in kept) if base is not None]
     for step in set(steps) - set(kept):
         shutil.rmtree(folder / str(step))
-    return Checkpoint(final, position)
+    return Checkpoint(final, position, base)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -128,7 +183,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     damaged = []
     for step in _in_order(folder):
         try:
-            checkpoint = Checkpoint(folder / str(step), _verified(folder / str(step)))
+            checkpoint = _verified(folder / str(step))
         except CheckpointError as error:
             damaged.append(str(error))
             continue
@@ -154,7 +209,16 @@ def _steps(folder: Path) -> Iterator[int]:
         yield from (int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
-def _verified(path: Path) -> Position:
+def _base_step(path: Path) -> int | None:
+    """The step that a checkpoint builds on; None for a whole one, and for one that cannot be read any more."""
+    try:
+        state = loads(State, (path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ConfigError, UnicodeDecodeError):
+        return None
+    return state.base.step if state.base else None
+
+
+def _verified(path: Path) -> Checkpoint:
     file = path / "state.json"
     if not file.exists():
         raise CheckpointError(f"Expected {file}, found nothing there.")
@@ -170,11 +234,29 @@ def _verified(path: Path) -> Position:
             raise CheckpointError(f"Expected {part}, found nothing there.")
         if part.stat().st_size != entry.size:
             raise CheckpointError(f"Expected {part} of {entry.size} bytes, got {part.stat().st_size}: it was cut.")
-        with part.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = _sha256(part)
         if found != entry.sha256:
             raise CheckpointError(f"{part} is damaged: expected SHA-256 {entry.sha256[:12]}…, got {found[:12]}….")
-    return state.position
+    if state.base is not None:
+        whole = path.with_name(str(state.base.step))
+        _verified(whole)
+        if _sha256(whole / "state.json") != state.base.sha256:
+            raise CheckpointError(f"{path} builds on {whole}, and that is another checkpoint by now.")
+    return Checkpoint(path, state.position, state.base)
+
+
+def _changed(tensors: Mapping[str, Tensor], changes: Changes, part: str) -> dict[str, Tensor]:
+    """The tensors of a part, of those that `changes` names the changed rows alone."""
+    of = changes.of.get(part, {})
+    return {
+        name: tensor.detach().index_select(0, changes.rows[of[name]].to(tensor.device)) if name in of else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:

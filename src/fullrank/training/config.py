@@ -25,6 +25,9 @@ class TrainConfig:
         validate_every_epochs, validate_every_steps: None: not by that clock.
         checkpoint_every_steps: besides every epoch's end; None: only there. What is lost by a kill is bounded by it.
         keep_checkpoints: the newest so many are kept.
+        full_checkpoint_every: every so many checkpoints one is whole; those between store of large tables only the rows
+            touched since (see `Increments`). Worth it where a checkpoint takes long beside the steps between two; a
+            checkpoint that is not whole needs its base to be there and undamaged.
     """
 
     epochs: int = 1
@@ -39,9 +42,10 @@ class TrainConfig:
     validate_every_steps: int | None = None
     checkpoint_every_steps: int | None = 1000
     keep_checkpoints: int = 2
+    full_checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints")
+        counts = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints", "full_checkpoint_every")
         clocks = ("validate_every_epochs", "validate_every_steps", "checkpoint_every_steps")
         for name in (*counts, *clocks):
             value = getattr(self, name)

@@ -22,6 +22,7 @@ from fullrank.data.batch import Batch, to_device
 from fullrank.training.callbacks import Callback, Result, StepReport, TaskMetrics
 from fullrank.training.checkpoint import Position
 from fullrank.training.config import TrainConfig
+from fullrank.training.increments import Increments
 from fullrank.training.metrics_log import MetricsLog, finite
 from fullrank.training.objectives import Objective
 from fullrank.training.optimizers import RankerOptimizer
@@ -108,6 +109,7 @@ class _Training:
         self.run, self.validate, self.callbacks = run, validate, callbacks
         self.device = next(ranker.parameters()).device
         self.optimizer = RankerOptimizer(ranker, config)
+        self.increments = Increments(self.optimizer, config.full_checkpoint_every)
         self.at = self._restored()
         self.saved_step = self.at.step
         self.started = time.monotonic() - self.at.seconds
@@ -262,7 +264,10 @@ class _Training:
             "random": torch.get_rng_state(),
             **self.optimizer.state_tensors(),
         }
-        self.run.save(self.at, weight_tensors(self.ranker) | {"optimizer": optimizer}, self.config.keep_checkpoints)
+        parts = weight_tensors(self.ranker) | {"optimizer": optimizer}
+        changes = self.increments.changes(parts, whole=self.at.row == 0)
+        checkpoint = self.run.save(self.at, parts, self.config.keep_checkpoints, changes)
+        self.increments.saved(checkpoint, changes)
         self.saved_step = self.at.step
 
     def _seconds(self) -> float:

@@ -58,6 +58,14 @@ class RankerOptimizer:
         self._rows, self._collected = (), 0
         return norm
 
+    def watch_rows(self) -> None:
+        """Note from now on which rows of tables are touched; see `TableUpdater.watch`."""
+        self._updater.watch()
+
+    def touched_rows(self) -> dict[str, Tensor]:
+        """Table → the rows touched since `watch_rows`; see `TableUpdater.touched`."""
+        return self._updater.touched()
+
     def state_tensors(self) -> dict[str, Tensor]:
         """`adam/PARAMETER/KEY` and `tables/…` (see `TableUpdater.state_tensors`); only between steps."""
         if self._collected:

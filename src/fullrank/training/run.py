@@ -29,9 +29,10 @@ from fullrank.data.partitions import DataState
 from fullrank.schema import Schema
 from fullrank.schema_toml import from_toml, to_toml
 from fullrank.training.callbacks import Result
-from fullrank.training.checkpoint import Checkpoint, Position, latest_checkpoint, save_checkpoint
+from fullrank.training.checkpoint import Changes, Checkpoint, Position, latest_checkpoint, save_checkpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.environment import environment
+from fullrank.training.origins import Continued, Origin
 from fullrank.training.weights import load_weights
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class RunRecord:
     """`run.json`. `config` is the ranker's own configuration and `objective` the objective's, as JSON: who knows their
     classes decodes them (`config_json.decode`). `num_rows`: rows of each key space's tables. `seed`: what the ranker
     was built with. `lineage`: the version of the id lineage that the run pins. `data`: the partitions it learns from
-    and what was known of their labels; a resumed run reads no more than that (None: not of prepared data)."""
+    and what was known of their labels; a resumed run reads no more than that (None: not of prepared data).
+    `continues`: the run it began with all of, and the stages it goes through since. `warm_from`: the run its first
+    weights were taken from, where keys and names match."""
 
     format: int
     fullrank: str
@@ -62,6 +65,8 @@ class RunRecord:
     train: TrainConfig
     objective: Any
     data: DataState | None = None
+    continues: Continued | None = None
+    warm_from: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Run:
         train: TrainConfig,
         objective: Any,
         data: DataState | None = None,
+        continues: Continued | None = None,
+        warm_from: Origin | None = None,
     ) -> Run:
         """Make the folder, whole or not at all; or open the one that is there if it is the same run.
 
@@ -109,6 +116,8 @@ class Run:
             train=train,
             objective=encode(objective),
             data=data,
+            continues=continues,
+            warm_from=warm_from,
         )
         if (path / "run.json").exists():
             there = Run.open(path)
@@ -158,9 +167,15 @@ class Run:
         """The newest whole checkpoint; see `checkpoint.latest_checkpoint`."""
         return latest_checkpoint(self.path / "checkpoints")
 
-    def save(self, position: Position, parts: Mapping[str, Mapping[str, Tensor]], keep: int) -> None:
+    def save(
+        self,
+        position: Position,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        keep: int,
+        changes: Changes | None = None,
+    ) -> Checkpoint:
         """Write a checkpoint; see `checkpoint.save_checkpoint`."""
-        save_checkpoint(self.path / "checkpoints", position, parts, keep=keep)
+        return save_checkpoint(self.path / "checkpoints", position, parts, keep=keep, changes=changes)
 
     def load_weights(self, ranker: nn.Module) -> Position:
         """Copy the newest checkpoint into a ranker built from `record`; where it was in training."""

@@ -36,6 +36,7 @@ class TableUpdater:
         self._rules = [self._make_rule(index, arena) for index, arena in enumerate(tables.plan.arenas)]
         self._pending: list[RowGrads] | None = None
         self._plan = tables.plan
+        self._touched: list[Tensor | None] = [None] * len(self._rules)
 
     def set_lr_scale(self, scale: float) -> None:
         """Multiply every table's lr by `scale` (>= 0) from now on: the hook of a schedule."""
@@ -83,12 +84,38 @@ class TableUpdater:
         ):
             lr = arena.optimizer.lr * self.lr_scale
             rule.apply(weight_RD, grads.scaled(scale), lr=lr, step=self.step_count)
+        for touched_R, grads in zip(self._touched, self._pending, strict=True):
+            if touched_R is not None:
+                touched_R.index_fill_(0, grads.rows_U, True)
         self._pending = None
 
     def step(self, scale: float = 1.0) -> None:
         """merge → accumulate → apply."""
         self.accumulate(self.merge())
         self.apply(scale)
+
+    def watch(self) -> None:
+        """Note from now on which rows are touched, where the others stand still: in arenas that are neither `dense` nor
+        shrink by weight decay. Price: a byte a row, and a write a touched row and step."""
+        still = [
+            arena.optimizer.semantics != "dense" and not arena.optimizer.weight_decay
+            for arena in self.tables.plan.arenas
+        ]
+        self._touched = [
+            torch.zeros(len(weight_RD), dtype=torch.bool, device=weight_RD.device) if stands else None
+            for stands, weight_RD in zip(still, self.tables.arenas, strict=True)
+        ]
+
+    def touched(self) -> dict[str, Tensor]:
+        """Table → its rows (int64, ascending) that were touched since `watch`; the other rows of these tables, weights
+        and state, are as they were then. Tables whose rows all move are not in it."""
+        self._expect_same_tables()
+        found = {}
+        for name, (arena, base, spec) in self.tables.plan.places.items():
+            touched_R = self._touched[arena]
+            if touched_R is not None:
+                found[name] = touched_R[base : base + spec.num_rows].nonzero().squeeze(1)
+        return found
 
     def flush(self) -> None:
         """Write the decay that rows of lazy tables still lack. Reads see it anyway, so only who looks at
@@ -120,6 +147,7 @@ class TableUpdater:
         self.tables.grow(num_rows)
         self._plan = self.tables.plan
         self._rules = [self._make_rule(index, arena) for index, arena in enumerate(self.tables.plan.arenas)]
+        self._touched = [None] * len(self._rules)
         for name, view in self._state_views().items():
             view[: len(old[name])] = old[name]
 
