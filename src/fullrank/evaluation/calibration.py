@@ -79,7 +79,7 @@ class Calibration:
         return named[task]
 
     def apply(self, task: str, logits_N: np.ndarray, slice_N: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities, float64 in (0, 1), ascending in the logit within a slice.
+        """Probabilities, float64, ascending in the logit within a slice.
 
         Args:
             logits_N: finite logits of the ranker; nan and inf are refused.
