@@ -10,8 +10,10 @@ from torch import nn
 
 from fullrank.data.batch import Bag, Batch, Candidates, FeatureBlock, HistoryBatch, Requests
 from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
+from fullrank.features.table_plan import TableOptimizer
 from fullrank.features.tokenizer import TokenizerConfig
-from fullrank.rankers import RANKERS, DCNv2, RankMixer, ranker_name
+from fullrank.rankers import DIN, FM, LR, RANKERS, DCNv2, DeepFM, FieldTransformer, RankMixer, ranker_name
+from fullrank.rankers.linear_part import LinearConfig
 
 NUM_ROWS = {"user": 40, "item": 60, "tag": 12, "slot": 6, "action": 5, "not_asked_for": 9}
 
@@ -51,14 +53,44 @@ VARIANTS = {
     RankMixer: (
         RankMixer.Config(norm="pre", history="din", dropout=0.1),
         RankMixer.Config(tokenizer=TokenizerConfig(mode="field", token_width=28, norm=True)),
+        RankMixer.Config(
+            num_layers=1,
+            tokenizer=TokenizerConfig(
+                mode="semantic",
+                token_width=32,
+                groups=(
+                    ("item", "slot", "views.item", "clicks.item"),
+                    ("hour", "price", "clicks.age"),
+                    ("user", "profile", "clicks.action", "clicks.bought"),
+                    ("interests", "tags", "clicks.item.tags"),
+                ),
+            ),
+        ),
+    ),
+    DeepFM: (DeepFM.Config(hidden=(32,), dropout=0.1, batch_norm=True),),
+    DIN: (DIN.Config(attention_hidden=(12,), attention_activation="prelu", activation="dice", dropout=0.1),),
+    FieldTransformer: (
+        FieldTransformer.Config(
+            tokenizer=TokenizerConfig(mode="permuted", num_tokens=3, token_width=24, permutation_seed=2),
+            num_layers=1,
+            dropout=0.1,
+        ),
     ),
 }
+
+# All that these hold stands in tables of weights, which the default rate moves by .4 in a hundred steps at most.
+QUICK_LINEAR = LinearConfig(optimizer=TableOptimizer(semantics="dense", lr=0.3))
 
 CASES = [
     (f"{ranker_name(ranker)}-{index}", config)
     for ranker in RANKERS
     for index, config in enumerate((ranker.Config(), *VARIANTS.get(ranker, ())))
 ]
+
+
+def quick(config):
+    """The same ranker at a rate at which a hundred steps are enough to learn something by heart."""
+    return replace(config, linear=QUICK_LINEAR) if isinstance(config, (LR.Config, FM.Config)) else config
 
 
 def offsets_of(lengths):

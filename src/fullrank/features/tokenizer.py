@@ -1,35 +1,61 @@
-"""From the flat concatenation of field vectors to T tokens.
-
-Shape suffixes: B rows · W flat width · T tokens · d width a token reads · D token width.
-"""
+"""How the flat concatenation of field vectors becomes T tokens: the choice, and what it builds."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from fullrank.features.tokens import Tokens
+from fullrank.features.tokenizer_modes import (
+    AutoTokenizer,
+    ChunkTokenizer,
+    FieldTokenizer,
+    GroupTokenizer,
+    PerTokenLinear,
+    PerTokenNorm,
+)
 from fullrank.schema import did_you_mean
 
-TokenizerMode = Literal["field", "chunk"]
+__all__ = [
+    "AutoTokenizer",
+    "ChunkTokenizer",
+    "FieldTokenizer",
+    "GroupTokenizer",
+    "PerTokenLinear",
+    "PerTokenNorm",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TokenizerMode",
+    "permuted_groups",
+]
+
+TokenizerMode = Literal["field", "chunk", "semantic", "permuted", "auto"]
+Tokenizer = FieldTokenizer | ChunkTokenizer | GroupTokenizer | AutoTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """`field`: one token per field. `chunk`: the flat concatenation cut in `num_tokens` equal segments.
+    """Which fields make a token.
 
-    `num_tokens` is None for `field`, whose T is the number of fields. `norm` adds one LayerNorm per token.
+    * `field`: one token per field; `num_tokens` is None.
+    * `chunk`: the flat concatenation cut in `num_tokens` equal segments, wherever fields end.
+    * `semantic`: `groups` of field names, a token each, every field in one of them; `num_tokens` is None. A pooled
+      history's fields are named `HISTORY.FIELD`.
+    * `permuted`: the fields shuffled by `permutation_seed`, then cut in `num_tokens` groups whose sizes differ by one
+      at most. The order is a function of this seed and the number of fields alone: the same in every run that has
+      this config, whatever its own seed.
+    * `auto`: each of `num_tokens` tokens reads all fields.
+
+    `norm` adds one LayerNorm per token.
     """
 
     mode: TokenizerMode = "chunk"
     num_tokens: int | None = None
     token_width: int
     norm: bool = False
+    groups: tuple[tuple[str, ...], ...] = ()
+    permutation_seed: int = 0
 
     def __post_init__(self) -> None:
         choices = get_args(TokenizerMode)
@@ -38,111 +64,74 @@ class TokenizerConfig:
             raise ValueError(f"Expected tokenizer mode to be one of {choices}, got {self.mode!r}.{near}")
         if self.token_width < 1:
             raise ValueError(f"Expected token_width >= 1, got {self.token_width}.")
-        if self.mode == "chunk" and (self.num_tokens is None or self.num_tokens < 1):
-            raise ValueError(f"Expected num_tokens >= 1 for the chunk tokenizer, got {self.num_tokens}.")
+        counted = self.mode in ("chunk", "permuted", "auto")
+        if counted and (self.num_tokens is None or self.num_tokens < 1):
+            raise ValueError(f"Expected num_tokens >= 1 for the {self.mode} tokenizer, got {self.num_tokens}.")
+        if self.mode == "semantic":
+            self._check_groups()
+        elif self.groups:
+            raise ValueError(f"Groups of fields belong to mode 'semantic', got them with {self.mode!r}. Drop one.")
+        if self.permutation_seed and self.mode != "permuted":
+            raise ValueError(f"A permutation_seed belongs to mode 'permuted', got it with {self.mode!r}. Drop it.")
 
-    def build(self, field_widths: tuple[int, ...]) -> FieldTokenizer | ChunkTokenizer:
-        """The tokenizer of fields of these widths, whose concatenation is its input."""
-        if self.mode == "chunk":
-            assert self.num_tokens is not None  # held by __post_init__; says so to the type checker
-            return ChunkTokenizer(sum(field_widths), self.num_tokens, self.token_width, self.norm)
-        if self.num_tokens not in (None, len(field_widths)):
+    def build(self, field_widths: tuple[int, ...], field_names: tuple[str, ...] = ()) -> Tokenizer:
+        """The tokenizer of fields of these widths, whose concatenation is its input; `semantic` needs their names."""
+        width, norm = self.token_width, self.norm
+        if self.mode == "semantic":
+            return GroupTokenizer(field_widths, self._positions(field_names), width, norm)
+        if self.mode == "field":
+            if self.num_tokens not in (None, len(field_widths)):
+                raise ValueError(
+                    f"The field tokenizer makes one token per field: expected num_tokens {len(field_widths)} or None, "
+                    f"got {self.num_tokens}. Leave it out, or use mode='chunk'."
+                )
+            return FieldTokenizer(field_widths, width, norm)
+        assert self.num_tokens is not None  # held by __post_init__; says so to the type checker
+        if self.mode == "permuted":
+            groups = permuted_groups(len(field_widths), self.num_tokens, self.permutation_seed)
+            return GroupTokenizer(field_widths, groups, width, norm)
+        mode = AutoTokenizer if self.mode == "auto" else ChunkTokenizer
+        return mode(sum(field_widths), self.num_tokens, width, norm)
+
+    def _check_groups(self) -> None:
+        if not self.groups or not all(self.groups):
+            raise ValueError(f"Expected groups of at least one field for the semantic tokenizer, got {self.groups}.")
+        if self.num_tokens not in (None, len(self.groups)):
             raise ValueError(
-                f"The field tokenizer makes one token per field: expected num_tokens {len(field_widths)} or None, "
-                f"got {self.num_tokens}. Leave it out, or use mode='chunk'."
+                f"The semantic tokenizer makes one token per group: expected num_tokens {len(self.groups)} or None, "
+                f"got {self.num_tokens}. Leave it out."
             )
-        return FieldTokenizer(field_widths, self.token_width, self.norm)
+        names = [name for group in self.groups for name in group]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"Expected every field in one group, got {twice[0]!r} {names.count(twice[0])} times.")
+
+    def _positions(self, field_names: tuple[str, ...]) -> list[list[int]]:
+        """The groups as positions of fields."""
+        grouped = [name for group in self.groups for name in group]
+        for name in grouped:
+            if name not in field_names:
+                near = did_you_mean(name, field_names)
+                raise ValueError(f"No field {name!r} to group; the fields are {list(field_names)}.{near}")
+        left = [name for name in field_names if name not in grouped]
+        if left:
+            raise ValueError(f"Expected every field in a group, got none for {left}. Add them, or exclude them.")
+        return [[field_names.index(name) for name in group] for group in self.groups]
 
 
-class PerTokenLinear(nn.Module):
-    """y_t = x_t W_t + b_t: every token owns its weights; `[B, T, d] -> [B, T, D]`, T(dD + D) parameters.
+def permuted_groups(num_fields: int, num_groups: int, seed: int) -> list[list[int]]:
+    """The fields 0, 1, … in an order drawn by `seed`, cut in `num_groups` groups; the first ones have one more.
 
-    Xavier-uniform for each `[d, D]` slice on its own (a library initialiser takes the 3-D weight for a convolution
-    kernel and draws it far too small) and zero biases: our choice.
+    The order is that of a hash of (seed, field), so no release of a random number library can change it: a permutation
+    drawn anew for a loaded model would destroy it without a sound. RankUp, arXiv:2604.17878, section on randomised
+    permutation splitting, does not say how it draws: our choice.
     """
-
-    def __init__(self, num_tokens: int, in_width: int, out_width: int) -> None:
-        super().__init__()
-        bound = math.sqrt(6 / (in_width + out_width))
-        self.weight_TdD = nn.Parameter(torch.empty(num_tokens, in_width, out_width).uniform_(-bound, bound))
-        self.bias_TD = nn.Parameter(torch.zeros(num_tokens, out_width))
-
-    def forward(self, x_BTd: Tensor) -> Tensor:
-        y_TBD = torch.baddbmm(self.bias_TD.unsqueeze(1), x_BTd.transpose(0, 1), self.weight_TdD)
-        return y_TBD.transpose(0, 1)
-
-
-class PerTokenNorm(nn.Module):
-    """LayerNorm of every token with a gain and a bias of its own: 2TD parameters."""
-
-    def __init__(self, num_tokens: int, width: int) -> None:
-        super().__init__()
-        self.gain_TD = nn.Parameter(torch.ones(num_tokens, width))
-        self.bias_TD = nn.Parameter(torch.zeros(num_tokens, width))
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        return F.layer_norm(x_BTD, x_BTD.shape[-1:]) * self.gain_TD + self.bias_TD
-
-
-class ChunkTokenizer(nn.Module):
-    """token_t = W_t x[d(t-1) : dt] + b_t with d = ceil(W / T): the flat concatenation cut in T equal segments.
-
-    The tail is padded with zeros. `forward(x_BW) -> Tokens`, `T(dD + D)` parameters (+ 2TD with `norm`). Segments
-    ignore where fields end, so a field may be split between two tokens, and tokens past the last field (T close to or
-    above W) hold only their bias: choose T well below the flat width.
-    Zhu et al. 2025, RankMixer, arXiv:2507.15551, section 3.2 (one Linear per segment; norm is not in the paper).
-    """
-
-    def __init__(self, flat_width: int, num_tokens: int, token_width: int, norm: bool) -> None:
-        super().__init__()
-        self.num_tokens = num_tokens
-        self.token_width = token_width
-        self.flat_width = flat_width
-        self.linear = PerTokenLinear(num_tokens, -(-flat_width // num_tokens), token_width)
-        self.norm = PerTokenNorm(num_tokens, token_width) if norm else None
-
-    def forward(self, x_BW: Tensor) -> Tokens:
-        _check_flat_width(x_BW, self.flat_width)
-        segment = self.linear.weight_TdD.shape[1]
-        padded_BW = F.pad(x_BW, (0, self.num_tokens * segment - self.flat_width))
-        x_BTD = self.linear(padded_BW.reshape(-1, self.num_tokens, segment))
-        return Tokens(self.norm(x_BTD) if self.norm is not None else x_BTD, ("field",) * self.num_tokens)
-
-
-class FieldTokenizer(nn.Module):
-    """token_f = W_f x_f + b_f: one token per field, `forward(x_BW) -> Tokens` with T = the number of fields.
-
-    Fields of one width are one batched product. With hundreds of fields prefer `chunk`: cost grows with T.
-    """
-
-    def __init__(self, field_widths: tuple[int, ...], token_width: int, norm: bool) -> None:
-        super().__init__()
-        self.num_tokens = len(field_widths)
-        self.token_width = token_width
-        self.field_widths = field_widths
-        by_width: dict[int, list[int]] = {}
-        for at, width in enumerate(field_widths):
-            by_width.setdefault(width, []).append(at)
-        self.groups = tuple(by_width.values())
-        self.linears = nn.ModuleList(
-            PerTokenLinear(len(group), width, token_width) for width, group in by_width.items()
+    if num_groups > num_fields:
+        raise ValueError(
+            f"The permuted tokenizer gives every token a field: expected num_tokens of at most {num_fields} (the "
+            f"fields), got {num_groups}."
         )
-        self.norm = PerTokenNorm(self.num_tokens, token_width) if norm else None
-
-    def forward(self, x_BW: Tensor) -> Tokens:
-        _check_flat_width(x_BW, sum(self.field_widths))
-        if len(self.groups) == 1:
-            x_BTD = self.linears[0](x_BW.reshape(-1, self.num_tokens, self.field_widths[0]))
-        else:
-            fields = x_BW.split(self.field_widths, dim=1)
-            tokens: dict[int, Tensor] = {}
-            for linear, group in zip(self.linears, self.groups, strict=True):
-                made_BTD = linear(torch.stack([fields[at] for at in group], dim=1))
-                tokens.update(zip(group, made_BTD.unbind(1), strict=True))
-            x_BTD = torch.stack([tokens[at] for at in range(self.num_tokens)], dim=1)
-        return Tokens(self.norm(x_BTD) if self.norm is not None else x_BTD, ("field",) * self.num_tokens)
-
-
-def _check_flat_width(x_BW: Tensor, flat_width: int) -> None:
-    if x_BW.shape[-1] != flat_width:
-        raise ValueError(f"Expected field vectors of {flat_width} numbers in all, got shape {tuple(x_BW.shape)}.")
+    order = sorted(range(num_fields), key=lambda field: blake2b(f"{seed}/{field}".encode()).digest())
+    small, more = divmod(num_fields, num_groups)
+    starts = [group * small + min(group, more) for group in range(num_groups + 1)]
+    return [order[start:end] for start, end in itertools.pairwise(starts)]

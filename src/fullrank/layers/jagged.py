@@ -52,3 +52,19 @@ def row_event_pairs(request_of_row_B: Tensor, offsets: Tensor) -> tuple[Tensor, 
     row_P = torch.repeat_interleave(torch.arange(length_B.shape[0], device=offsets.device), length_B)
     shift_B = start_B - (end_B - length_B)
     return row_P, torch.arange(row_P.shape[0], device=offsets.device) + shift_B[row_P]
+
+
+def pad_segments(values_E: Tensor, offsets: Tensor) -> Tensor:
+    """`[E, ...] -> [n, L, ...]` with L the longest segment (at least 1): each from the left, zeros behind it."""
+    lengths = offsets.diff()
+    longest = max(int(lengths.max()), 1)
+    segment_E = segment_ids(offsets, values_E.shape[0])
+    within_E = torch.arange(values_E.shape[0], device=offsets.device) - offsets[:-1][segment_E]
+    flat = values_E.new_zeros(lengths.shape[0] * longest, *values_E.shape[1:])
+    return flat.index_copy(0, segment_E * longest + within_E, values_E).unflatten(0, (-1, longest))
+
+
+def events_from_the_end(offsets: Tensor, num_values: int) -> Tensor:
+    """How many values of its own segment follow each value: 0 for the last one."""
+    last_E = offsets[1:][segment_ids(offsets, num_values)] - 1
+    return last_E - torch.arange(num_values, device=offsets.device)

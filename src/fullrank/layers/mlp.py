@@ -6,9 +6,12 @@ import itertools
 
 from torch import Tensor, nn
 
+from fullrank.layers.activation import Activation, make_activation
+
 
 class MLP(nn.Module):
-    """`[Linear → BatchNorm? → ReLU → Dropout] × len(hidden)`, then a Linear to `out_width` unless that is None.
+    """`[Linear → BatchNorm? → f → Dropout] × len(hidden)`, then a Linear to `out_width` unless that is None. f is ReLU
+    unless `activation` says otherwise.
 
     `[..., in_width] -> [..., out_width]` (`[B, in_width]` only with `batch_norm`); with no hidden layer and no
     `out_width` it is the identity. `self.width` is the width that comes out. Xavier-normal weights, zero biases; a
@@ -23,6 +26,7 @@ class MLP(nn.Module):
         out_width: int | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         steps: list[nn.Module] = []
@@ -30,7 +34,7 @@ class MLP(nn.Module):
             steps.append(nn.Linear(before, after, bias=not batch_norm))
             if batch_norm:
                 steps.append(nn.BatchNorm1d(after))
-            steps.append(nn.ReLU())
+            steps.append(make_activation(activation, after))
             if dropout:
                 steps.append(nn.Dropout(dropout))
         self.width = hidden[-1] if hidden else in_width

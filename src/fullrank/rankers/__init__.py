@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from fullrank.rankers.base import Output, Ranker
 from fullrank.rankers.dcnv2 import DCNv2
+from fullrank.rankers.deepfm import DeepFM
+from fullrank.rankers.din import DIN
+from fullrank.rankers.field_transformer import FieldTransformer
+from fullrank.rankers.fm import FM
+from fullrank.rankers.lr import LR
 from fullrank.rankers.rankmixer import RankMixer
+from fullrank.rankers.sasrec_pool import SASRecPool
+from fullrank.rankers.wide_and_deep import WideAndDeep
 from fullrank.schema import did_you_mean
 
-__all__ = ["RANKERS", "DCNv2", "Output", "RankMixer", "Ranker", "ranker_name", "ranker_named"]
+__all__ = [
+    "DIN",
+    "FM",
+    "LR",
+    "RANKERS",
+    "DCNv2",
+    "DeepFM",
+    "FieldTransformer",
+    "Output",
+    "RankMixer",
+    "Ranker",
+    "SASRecPool",
+    "WideAndDeep",
+    "ranker_name",
+    "ranker_named",
+]
 
-RANKERS: tuple[type[Ranker], ...] = (DCNv2, RankMixer)
+RANKERS: tuple[type[Ranker], ...] = (
+    DCNv2, RankMixer, LR, FM, WideAndDeep, DeepFM, DIN, SASRecPool, FieldTransformer,
+)  # fmt: skip
 
 
 def ranker_name(ranker: type[Ranker]) -> str:

@@ -89,6 +89,16 @@ class TaskTowers(nn.Module):
         return {f"{prefix}.{name}" for name, parameter in self.named_parameters() if id(parameter) in theirs}
 
 
+def by_task(inputs: Inputs, logits_BK: Tensor) -> dict[str, Tensor]:
+    """The columns of `logits_BK` by the names of the tasks, each `[B]`."""
+    return dict(zip(inputs.task_names, logits_BK.unbind(1), strict=True))
+
+
+def added(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Task by task, so that a task's loss reaches no other task's tower."""
+    return {task: one[task] + other[task] for task in one}
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, the CPU generator starts at `seed`; afterwards it is as it was before. Models are built on the CPU and

@@ -32,23 +32,34 @@ class EmbeddingConfig:
 
     def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> EmbeddingTables:
         """The tables that `inputs` needs; `num_rows` may know more key spaces than these."""
-        known = list(num_rows)
-        specs = []
-        for space in inputs.key_spaces():
-            if space not in num_rows:
-                near = did_you_mean(space, known)
-                raise ValueError(f"Expected num_rows of key space {space!r}, got those of {known}.{near}")
-            rows, width, std = num_rows[space], self.width, self.init_std
-            specs.append(
-                TableSpec(key_space=space, num_rows=rows, width=width, init_std=std, optimizer=self.optimizer)
-            )
-        return EmbeddingTables(TablePlan(tuple(specs)), seed)
+        return EmbeddingTables(TablePlan(self.specs(inputs, num_rows)), seed)
+
+    def specs(self, inputs: Inputs, num_rows: dict[str, int]) -> tuple[TableSpec, ...]:
+        """The tables of `build` as a plan's part, for models that have another set of tables beside these."""
+        return table_specs(inputs, num_rows, "main", self.width, self.init_std, self.optimizer)
+
+
+def table_specs(
+    inputs: Inputs, num_rows: dict[str, int], set: str, width: int, init_std: float, optimizer: TableOptimizer
+) -> tuple[TableSpec, ...]:
+    """A table of the named set for every key space of `inputs`."""
+    known = list(num_rows)
+    specs = []
+    for space in inputs.key_spaces():
+        if space not in num_rows:
+            near = did_you_mean(space, known)
+            raise ValueError(f"Expected num_rows of key space {space!r}, got those of {known}.{near}")
+        rows = num_rows[space]
+        specs.append(
+            TableSpec(key_space=space, num_rows=rows, width=width, set=set, init_std=init_std, optimizer=optimizer)
+        )
+    return tuple(specs)
 
 
 @dataclass(frozen=True)
 class FieldState:
     """`fields_RFD`: the request's fields, then (mean pooling) the pooled fields of each history. `events_EW` and
-    `offsets` (attention pooling only): the events of each history, flat, still jagged."""
+    `offsets` (not with mean pooling): the events of each history, flat, still jagged."""
 
     fields_RFD: Tensor
     events_EW: tuple[Tensor, ...] = ()
@@ -59,25 +70,36 @@ class FieldFront(nn.Module):
     """`x_BFD` of every row: request fields · candidate fields · the fields of each history, pooled over its events.
 
     A history of f event fields becomes f fields. `mean`: their mean over the events, once per request. `din`:
-    attention of the candidate (`DINPooling` on the concatenated fields), once per row. An empty history is zeros.
+    attention of the candidate (`DINPooling` on the concatenated fields), once per row. An empty history is zeros. None:
+    no history is among the fields; its events are in the state, for the ranker to read in its own way. `set` names the
+    tables that are read.
     That a pooled history is one field per event field, and the order of fields (`mean`: histories before the
     candidate; `din`: after it), are our choices.
     """
 
     def __init__(
-        self, inputs: Inputs, tables: EmbeddingTables, width: int, pooling: HistoryPooling, attention_width: int = 0
+        self,
+        inputs: Inputs,
+        tables: EmbeddingTables,
+        width: int,
+        pooling: HistoryPooling | None,
+        attention_width: int = 0,
+        set: str = "main",
     ) -> None:
         super().__init__()
         if not (inputs.request or inputs.candidate or inputs.histories):
             raise ValueError("Expected inputs with at least one field or history, got none.")
         if pooling == "din" and inputs.histories and not inputs.candidate:
             raise ValueError("History pooling 'din' needs candidate fields to attend with, got none. Use 'mean'.")
-        history_fields = sum(len(history.fields) for history in inputs.histories)
         self.width = width
-        self.num_fields = len(inputs.request) + len(inputs.candidate) + history_fields
-        self.request = _embedding(inputs.request, tables, width)
-        self.candidate = _embedding(inputs.candidate, tables, width)
-        self.events = nn.ModuleList(FieldEmbedding(history.fields, tables, width) for history in inputs.histories)
+        self.pooling = pooling
+        self.field_names = _field_names(inputs, pooling)
+        self.num_fields = len(self.field_names)
+        self.request = _embedding(inputs.request, tables, width, set)
+        self.candidate = _embedding(inputs.candidate, tables, width, set)
+        self.events = nn.ModuleList(
+            FieldEmbedding(history.fields, tables, width, set) for history in inputs.histories
+        )
         self.attention: nn.ModuleList | None = None
         if pooling == "din":
             candidate_width = len(inputs.candidate) * width
@@ -89,7 +111,7 @@ class FieldFront(nn.Module):
     def encode_request(self, requests: Requests) -> FieldState:
         fields_RFD = self._embed(self.request, requests.features)
         pairs = list(zip(self.events, requests.histories, strict=True))
-        if self.attention is None:
+        if self.pooling == "mean":
             pooled = [segment_mean(embed(history.events), history.offsets) for embed, history in pairs]
             return FieldState(torch.cat([fields_RFD, *pooled], dim=1))
         events_EW = tuple(embed(history.events).flatten(1) for embed, history in pairs)
@@ -98,12 +120,17 @@ class FieldFront(nn.Module):
     def forward(self, state: FieldState, candidates: Candidates) -> Tensor:
         """`x_BFD` of B rows, F = `num_fields`."""
         request_of_row_B = candidates.request_of_row_B
-        candidate_BFD = self._embed(self.candidate, candidates.features)
+        candidate_BFD = self.candidate_fields(candidates)
         parts = [state.fields_RFD.index_select(0, request_of_row_B), candidate_BFD]
-        for attend, events_EW, offsets in zip(self.attention or (), state.events_EW, state.offsets, strict=True):
-            pooled_BW = attend(candidate_BFD.flatten(1), events_EW, offsets, request_of_row_B)
-            parts.append(pooled_BW.unflatten(1, (-1, self.width)))
+        if self.attention is not None:
+            for attend, events_EW, offsets in zip(self.attention, state.events_EW, state.offsets, strict=True):
+                pooled_BW = attend(candidate_BFD.flatten(1), events_EW, offsets, request_of_row_B)
+                parts.append(pooled_BW.unflatten(1, (-1, self.width)))
         return torch.cat(parts, dim=1)
+
+    def candidate_fields(self, candidates: Candidates) -> Tensor:
+        """The candidate fields alone, `[B, F, D]`: for models that need no vector of the request's fields a row."""
+        return self._embed(self.candidate, candidates.features)
 
     def _embed(self, embedding: FieldEmbedding | None, block: FeatureBlock) -> Tensor:
         if embedding is not None:
@@ -111,5 +138,17 @@ class FieldFront(nn.Module):
         return torch.zeros(block.num_owners, 0, self.width, device=block.ids_nF.device)
 
 
-def _embedding(fields: tuple[Field, ...], tables: EmbeddingTables, width: int) -> FieldEmbedding | None:
-    return FieldEmbedding(fields, tables, width) if fields else None
+def _embedding(
+    fields: tuple[Field, ...], tables: EmbeddingTables, width: int, set: str
+) -> FieldEmbedding | None:
+    return FieldEmbedding(fields, tables, width, set) if fields else None
+
+
+def _field_names(inputs: Inputs, pooling: HistoryPooling | None) -> tuple[str, ...]:
+    """The fields in the order of `x_BFD`; a pooled history's are `HISTORY.FIELD`."""
+    request = tuple(field.name for field in inputs.request)
+    candidate = tuple(field.name for field in inputs.candidate)
+    pooled = tuple(f"{history.name}.{field.name}" for history in inputs.histories for field in history.fields)
+    if pooling is None:
+        return request + candidate
+    return request + pooled + candidate if pooling == "mean" else request + candidate + pooled

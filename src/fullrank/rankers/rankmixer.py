@@ -90,7 +90,7 @@ class RankMixer(Ranker):
         self.config, self.inputs, self.tables = config, inputs, tables
         embedding_width, width = config.embedding.width, config.tokenizer.token_width
         self.front = FieldFront(inputs, tables, embedding_width, config.history, attention_width=width)
-        self.tokenizer = config.tokenizer.build((embedding_width,) * self.front.num_fields)
+        self.tokenizer = config.tokenizer.build((embedding_width,) * self.front.num_fields, self.front.field_names)
         self.blocks = nn.ModuleList(
             RankMixerBlock(self.tokenizer.num_tokens, width, config.expansion, config.norm, config.dropout)
             for _ in range(config.num_layers)
