@@ -19,17 +19,23 @@ def tables_of(ranker: nn.Module) -> EmbeddingTables:
 
 def weight_tensors(ranker: nn.Module) -> dict[str, dict[str, Tensor]]:
     """The two parts of a checkpoint that a ranker is read from. Views, not copies."""
-    return {"dense": _dense(ranker), "tables": tables_of(ranker).logical_tables()}
+    return {"dense": dense_tensors(ranker), "tables": tables_of(ranker).logical_tables()}
 
 
 @torch.no_grad()
-def load_weights(ranker: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights into a ranker built from the same config; every name and shape must be the same."""
-    copy_named(_dense(ranker), checkpoint.tensors("dense"), what=f"{type(ranker).__name__} weight")
+def load_weights(ranker: nn.Module, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+    """Copy a checkpoint's weights into a ranker built from the same config; every name and shape must be the same.
+    `averaged`: to be used, not trained on: the dense weights' average where the checkpoint has one."""
+    dense = checkpoint.tensors("dense")
+    if averaged and checkpoint.has("average"):
+        dense |= checkpoint.tensors("average")
+    copy_named(dense_tensors(ranker), dense, what=f"{type(ranker).__name__} weight")
     tables_of(ranker).load_logical_tables(checkpoint.tensors("tables"))
 
 
-def _dense(ranker: nn.Module) -> dict[str, Tensor]:
+def dense_tensors(ranker: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers that are not tables, by name. Views, not copies."""
+    """Parameters and buffers that are not tables, by name: the tensors themselves, detached."""
     arenas = {id(parameter) for parameter in tables_of(ranker).parameters()}
     state = ranker.state_dict(keep_vars=True)
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) not in arenas}
