@@ -94,7 +94,7 @@ def tables(found: Comparison) -> tuple[list[list[str]], list[list[str]]]:
     """Cells of the two tables: mean ± sd of every recipe; differences from the first."""
     summaries = found.summaries()
     values = [
-        [task, recipe, str(len(found.seeds)), *(_value(_of(summaries, recipe, task, m)) for m in HIGHER_IS_BETTER)]
+        [task, recipe, str(len(found.seeds)), *(_value(summaries, recipe, task, m) for m in HIGHER_IS_BETTER)]
         for task in found.tasks
         for recipe in found.recipes
     ]
@@ -121,15 +121,15 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
         f"{len(found.seeds)} seeds a recipe, measured on the split {found.split}. A seed is that of the first weights, "
         "of the order of rows and of dropout; sd is over seeds."
     )
-    page.table(VALUES, values)
+    page.table(VALUES, values, words=2)
     if differences:
         page.heading(f"Differences from {found.recipes[0]}")
         page.text(
             "Pairs of one seed; Student's 90 % interval of the mean difference. It covers the chance of training, not "
             "other users or days. Inside the noise: the interval holds 0."
         )
-        page.table(DIFFERENCES, differences)
-    for task in found.tasks:
+        page.table(DIFFERENCES, differences, words=3)
+    for task in (m.task for m in found.measured[: len(found.tasks)] if "auc" in m.metrics):
         page.heading(f"AUC of {task}")
         figure, ax = plt.subplots(figsize=(6, 3.5))
         plot_comparison(found, task, "auc", ax)
@@ -139,10 +139,10 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
     return page.write(path)
 
 
-def _of(summaries: list[Summary], recipe: str, task: str, metric: str) -> Summary:
-    return next(s for s in summaries if (s.recipe, s.task, s.metric) == (recipe, task, metric))
-
-
-def _value(summary: Summary) -> str:
-    value = summary.value
+def _value(summaries: list[Summary], recipe: str, task: str, metric: str) -> str:
+    """Mean ± sd; a dash where a task has no such metric."""
+    found = [s.value for s in summaries if (s.recipe, s.task, s.metric) == (recipe, task, metric)]
+    if not found:
+        return "–"
+    value = found[0]
     return f"{value.mean:.4f} ± {value.sd:.4f}" if value.n > 1 else f"{value.mean:.4f}"

@@ -20,6 +20,7 @@ DAY = 86_400_000_000  # µs
 SAMPLE = 200_000  # values kept of a numeric feature and split
 BINS = 10
 TOP = 50
+IDENTITIES = ("user", "request", "impression")  # key spaces that always change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +275,7 @@ class _Tally:
         )
 
     def _drift(self, train: _Counts, test: _Counts) -> float:
-        if not train.owners or not test.owners:
+        if not train.owners or not test.owners or self.feature.key_space in IDENTITIES:
             return float("nan")
         if self.map is not None:
             own = 0 if self.map.space.policy == "hashed" else self.map.first_key_id

@@ -17,10 +17,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th.word, td.word { text-align: left; }
+td small { opacity: .7; }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
 figcaption { font-size: .9rem; opacity: .8; }
+summary { cursor: pointer; padding: .3rem 0; }
 pre { background: var(--faint); padding: .7rem; overflow-x: auto; border-radius: 4px; }
 """
 
@@ -41,11 +43,18 @@ class HtmlPage:
     def code(self, text: str) -> None:
         self._parts.append(f"<pre>{escape(text)}</pre>")
 
-    def table(self, header: list[str], rows: list[list[str]]) -> None:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        self._parts.append(f'<div class="wide">{table}</div>')
+    def table(self, header: list[str], rows: list[list[str]], *, words: int = 1, folded: str = "") -> None:
+        """A table whose first `words` columns are words; what follows a line's end in a cell is small, below it. With
+        `folded`, behind these words, to be opened by who wants it."""
+
+        def line(cells: list[str], tag: str) -> str:
+            kinds = [' class="word"' if place < words else "" for place in range(len(cells))]
+            return "".join(f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+        table = f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+        table = f'<div class="wide">{table}</div>'
+        self._parts.append(f"<details><summary>{escape(folded)}</summary>{table}</details>" if folded else table)
 
     def figure(self, figure: Figure, caption: str) -> None:
         """A matplotlib figure as inline SVG, with the sentence that says how to read it; closes the figure."""
@@ -73,3 +82,8 @@ class HtmlPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
         return path
+
+
+def _cell(text: str) -> str:
+    above, end, below = text.partition("\n")
+    return escape(above) + (f"<br><small>{escape(below)}</small>" if end else "")

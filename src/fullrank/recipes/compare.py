@@ -18,7 +18,8 @@ from fullrank.training.run import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HIGHER_IS_BETTER = {"auc": True, "user_auc": True, "log_loss": False}  # what is compared, and which way is up
+# what is compared, and which way is up
+HIGHER_IS_BETTER = {"auc": True, "user_auc": True, "log_loss": False, "mse": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ class Comparison:
             )
             for task in self.tasks
             for metric, higher in HIGHER_IS_BETTER.items()
+            if metric in next(m.metrics for m in self.measured if m.task == task)
             for recipe in self.recipes
         ]
 
@@ -140,7 +142,7 @@ def compare(
                 recipe=name,
                 seed=seed,
                 task=task,
-                metrics=asdict(predictions.metrics(task)),
+                metrics=asdict(predictions.task_metrics(task)),
                 seconds=trained.result.seconds,
                 run=str(path),
             )

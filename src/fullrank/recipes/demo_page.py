@@ -69,7 +69,7 @@ def write_page(result: DemoResult, path: Path) -> Path:
         "weighted by impressions). Log-loss: lower is better. PCOC: predicted over observed positives; 1 is right. "
         "One seed: differences of a few thousandths of AUC are noise."
     )
-    page.table(list(HEADER), table_cells(result))
+    page.table(list(HEADER), table_cells(result), words=3)
     tasks = result.predictions["popularity"].tasks
     figure, axes = _two_panels()
     curves = {name: compute_learning_curve(trained.run.path, tasks[0]) for name, trained in result.runs.items()}

@@ -1,0 +1,61 @@
+"""The figures of a report: each drawn from what `compute_report` found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fullrank.data.profile import DataProfile
+from fullrank.evaluation.evaluate import Predictions
+from fullrank.evaluation.reliability import Reliability, compute_reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def probabilities(predictions: Predictions, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(label, probability, weight) of the rows of a binary task whose label is known."""
+    column = predictions.column(task)
+    known = predictions.known_NK[:, column]
+    probability = 1.0 / (1.0 + np.exp(-predictions.logits_NK[known, column].astype(np.float64)))
+    return predictions.labels_NK[known, column], probability, 1.0 / predictions.sample_rate_N[known]
+
+
+def reliability_of(predictions: Predictions, task: str) -> Reliability:
+    """The reliability curve of a binary task, as on the traffic before sampling."""
+    return compute_reliability(*probabilities(predictions, task))
+
+
+def plot_days(profile: DataProfile, rows: Axes, rates: Axes) -> None:
+    """Rows a day on one axis; each task's rate of positives a day, of labels known, on the other."""
+    days = profile.day_D.astype("datetime64[D]")
+    rows.bar(days.astype("O"), profile.rows_D, color="0.7")
+    rows.set_ylabel("rows a day")
+    for task, mean_D in profile.mean_D.items():
+        rates.plot(days.astype("O"), mean_D, marker="o", markersize=3, linewidth=1.2, label=task)
+    rates.set_ylabel("share of positives")
+    rates.set_ylim(bottom=0)
+    rates.legend(fontsize=8)
+    for ax in (rows, rates):
+        ax.tick_params(axis="x", labelrotation=30)
+
+
+def plot_scores(predictions: Predictions, task: str, ax: Axes) -> Axes:
+    """Predicted probabilities of positives and of negatives, each as a density over log-odds."""
+    label, probability, weight = probabilities(predictions, task)
+    if len(label):
+        odds = np.log(np.clip(probability, 1e-7, 1 - 1e-7) / np.clip(1 - probability, 1e-7, 1))
+        edges = np.linspace(odds.min() - 1e-6, odds.max() + 1e-6, 41)
+        for name, chosen, colour in (("negatives", label == 0, "0.6"), ("positives", label > 0, "tab:orange")):
+            if chosen.any():
+                style = {"histtype": "stepfilled", "alpha": 0.5}
+                ax.hist(odds[chosen], edges, weights=weight[chosen], density=True, color=colour, label=name, **style)
+        shown = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999])
+        places = np.log(shown / (1 - shown))
+        inside = (places >= edges[0]) & (places <= edges[-1])
+        ax.set_xticks(places[inside], [f"{value:g}" for value in shown[inside]])
+        ax.legend(fontsize=8)
+    ax.set_yticks([])
+    ax.set_xlabel("predicted probability (log-odds scale)")
+    return ax
