@@ -57,8 +57,9 @@ def calibrate(
     cuts = [every_row(before)]
     if calibration.cut:
         cuts.append((calibration.cut, calibration.cut.slice_of(slice_column(source, by))))
+    fitted = [each.task for each in calibration.tasks]
     lines, told, hidden = [], [], 0
-    for task in (each.task for each in calibration.tasks):
+    for task in fitted:
         for cut, slice_N in cuts:
             one, other = (slice_metrics(each, task, cut, slice_N, None) for each in (before, after))
             hidden += one.hidden
@@ -74,6 +75,9 @@ def calibrate(
     text = table(header, lines, words=2)
     for each in calibration.tasks:
         print(f"{run / FILE}: {each.task} by {method}, fitted on {each.rows:,} valid rows, {each.positives:,} positive")
+    for task in valid.tasks:
+        if task not in fitted and valid.kind(task) == "binary":
+            print(f"{task}: left as it is, for its valid rows do not hold known labels of both kinds")
     print(text + hidden_note(hidden))
     write_text(out, "calibration.txt", text + hidden_note(hidden))
     write_json(json, {"run": run, "data": data, "calibration": asdict(calibration), "test": told})

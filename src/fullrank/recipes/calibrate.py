@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fullrank.config_json import dumps, loads
 from fullrank.evaluation.calibration import Calibration, Method, fit_task
 from fullrank.evaluation.evaluate import Predictions
@@ -17,12 +19,16 @@ def fit_calibration(
 ) -> Calibration:
     """Fit every binary task on the run's `predictions` of `source`'s split and write RUN/calibration.json.
 
+    A task without a positive or a negative there (its windows are still open) is left out: its logits stay as they
+    are. Where that is every task it is an error.
+
     `by`: a column that cuts the rows into slices with a correction each; see `evaluation.slices`. Take one that says
     where the rows come from (a scenario, a slot, a device): days do not come again.
     """
     if by == "day":
         raise ValueError("Expected a column whose values come again, got 'day': no later row is of a day seen before.")
     binary = [task for task in predictions.tasks if predictions.kind(task) == "binary"]
+    usable = [task for task in binary if _has_both_classes(predictions, task)]
     cut, slice_N = cut_rows(source, by, top=MOST_SLICES) if by else (None, None)
     num_slices = len(cut.names) if cut else 0
     calibration = Calibration(
@@ -30,7 +36,7 @@ def fit_calibration(
         split=source.split,
         data=source.data.state,
         cut=cut,
-        tasks=tuple(fit_task(predictions, task, method, num_slices, slice_N) for task in binary),
+        tasks=tuple(fit_task(predictions, task, method, num_slices, slice_N) for task in usable or binary),
     )
     draft = run.path / f".{FILE}"
     draft.write_text(dumps(calibration), encoding="utf-8")
@@ -57,6 +63,11 @@ def calibrated(run: Run, predictions: Predictions, source: SliceSource) -> Predi
     calibration = load_calibration(run)
     slice_N = calibration.cut.slice_of(slice_column(source, calibration.cut.by)) if calibration.cut else None
     return calibration.calibrated(predictions, slice_N)
+
+
+def _has_both_classes(predictions: Predictions, task: str) -> bool:
+    column = predictions.column(task)
+    return len(np.unique(predictions.labels_NK[predictions.known_NK[:, column], column])) > 1
 
 
 def _step(run: Run) -> int:

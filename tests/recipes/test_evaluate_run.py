@@ -1,0 +1,147 @@
+"""A run by slice, calibrated and not, as a program and as a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fullrank.cli import main
+from fullrank.config_json import dumps
+from fullrank.data.partitions import PreparedData
+from fullrank.data.prepare import prepare
+from fullrank.data.simulate import SimulatedLog, SimulatorConfig
+from fullrank.data.splits import ByTime
+from fullrank.evaluation.bootstrap import BootstrapConfig
+from fullrank.evaluation.metrics import sigmoid
+from fullrank.recipes.calibrate import FILE, calibrated, fit_calibration, load_calibration
+from fullrank.recipes.evaluate_run import evaluate_run, slice_source
+from fullrank.recipes.train import load_ranker, predict
+from fullrank.training.run import Run
+
+FEW = BootstrapConfig(replicates=5)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    log = SimulatedLog(SimulatorConfig(rows=8_000, users=400, ads=80, campaigns=20, days=10, seed=6))
+    prepare(log, folder / "data", split=ByTime(valid=0.3, test=0.3))
+    options = "--training.batch-size 256 --ranker.embedding.width 4 --ranker.hidden 8"
+    assert command(folder, f"train dcnv2 --data {{0}}/data --out {{0}}/run {options}") == 0
+    return folder
+
+
+def command(folder: Path, words: str) -> int:
+    return main([word.format(folder) for word in words.split()])
+
+
+def opened(world: Path) -> tuple[Run, PreparedData]:
+    return Run.open(world / "run"), PreparedData.open(world / "data")
+
+
+def test_slices_add_up_to_the_whole(world):
+    run, data = opened(world)
+    found = evaluate_run(run, data, "test", by=["device", "position"], bootstrap=FEW)
+    assert [(table.task, table.by) for table in found.slices] == [
+        (task, by) for task in ("click", "conversion") for by in ("", "device", "position")
+    ]
+    assert found.predictions.logits_NK.tobytes() == predict(run, load_ranker(run), data, "test").logits_NK.tobytes()
+    for table in found.slices:
+        whole = found.tasks[table.task]
+        assert sum(row.metrics.rows for row in table.rows) + table.hidden_rows == whole.rows
+        assert len(table.rows) == {"": 1, "device": 3, "position": 4}[table.by]
+    everything = found.slices[0].rows[0]
+    assert everything.metrics == found.tasks["click"] and everything.intervals["auc"].value == found.tasks["click"].auc
+    assert evaluate_run(run, data, "test", bootstrap=FEW).slices == ()
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_what_is_fitted_on_valid_is_kept_and_applied(world, method):
+    run, data = opened(world)
+    valid = predict(run, load_ranker(run), data, "valid")
+    source = slice_source(run, data, "valid")
+    calibration = fit_calibration(run, valid, source, method=method, by="position")
+    assert load_calibration(run) == calibration and calibration.data == data.state
+    assert calibration.cut and calibration.cut.names == ("0", "1", "2", "3")
+    assert calibration.of("conversion").rows == valid.known_NK[:, 1].sum()
+    after = calibrated(run, valid, source)
+    for task in ("click", "conversion"):
+        assert after.metrics(task).pcoc == pytest.approx(1, abs=0.02)
+        assert after.metrics(task).log_loss <= valid.metrics(task).log_loss + 1e-3
+    cut = calibration.cut.slice_of(np.array([2.0, 9.0], np.float32))
+    assert cut.tolist() == [2, -1]
+    logits = valid.logits_NK[:2, 0]
+    np.testing.assert_allclose(
+        calibration.apply("click", logits, cut)[1], sigmoid(calibration.of("click").curve.logits(logits))[1]
+    )
+    measured = evaluate_run(run, data, "valid", use_calibration=True, bootstrap=FEW)
+    assert measured.tasks["click"] == after.metrics("click")
+
+
+def test_the_commands_print_what_the_json_holds(world, capsys):
+    assert command(world, "calibrate {0}/run --data {0}/data --by device --out {0}/c --json {0}/c.json") == 0
+    printed = capsys.readouterr().out
+    told = json.loads((world / "c.json").read_text())
+    assert set(told) == {"run", "data", "calibration", "test"}
+    assert "click by platt, fitted on 2,400 valid rows" in printed
+    assert (world / "c" / "calibration.txt").read_text() in printed
+    assert [(line["task"], line["by"]) for line in told["test"]] == [
+        (task, by) for task in ("click", "conversion") for by in ("", "device", "device", "device")
+    ]
+    first = told["test"][0]
+    line = next(line for line in printed.splitlines() if line.split()[:2] == ["click", "all"])
+    shown = [f"{first[when][name]:.4f}" for name in ("pcoc", "ece", "log_loss") for when in ("before", "after")]
+    assert line.split()[3:] == shown and shown[0] != shown[1]
+    capsys.readouterr()
+
+    assert command(world, "evaluate {0}/run --data {0}/data --calibrated --json {0}/e.json") == 0
+    told = json.loads((world / "e.json").read_text())
+    assert told["calibrated"] and told["tasks"]["click"] == first["after"]
+    words = "evaluate {0}/run --data {0}/data --by cold_user history.clicked user --replicates 5 --json {0}/e.json"
+    capsys.readouterr()
+    assert command(world, words) == 0
+    printed = capsys.readouterr().out
+    told = json.loads((world / "e.json").read_text())
+    assert "calibrated" not in told and told["tasks"]["click"] == first["before"]
+    assert [table["by"] for table in told["slices"]] == ["", "cold_user", "history.clicked", "user"] * 2
+    assert "click by cold_user" in printed and "not shown)" in printed
+    one = told["slices"][1]["rows"][0]
+    assert set(one["intervals"]) == {"auc", "user_auc", "log_loss", "pcoc"} and one["users"] >= 20
+    assert f"{one['intervals']['auc']['low']:.4f}–{one['intervals']['auc']['high']:.4f}" in printed
+
+
+def test_a_task_whose_labels_are_to_come_is_left_as_it_is(world):
+    run, data = opened(world)
+    source = slice_source(run, data, "valid")
+    valid = predict(run, load_ranker(run), data, "valid")
+    clicks = replace(valid, known_NK=valid.known_NK & [True, False])
+    calibration = fit_calibration(run, clicks, source)
+    assert [each.task for each in calibration.tasks] == ["click"]
+    np.testing.assert_array_equal(calibrated(run, valid, source).logits_NK[:, 1], valid.logits_NK[:, 1])
+    nothing = replace(valid, known_NK=valid.known_NK & False)
+    with pytest.raises(ValueError, match=r"Task 'click': Expected positives and negatives.*got 0 positives in 0 rows"):
+        fit_calibration(run, nothing, source)
+
+
+def test_what_is_missing_or_stale_is_said(world, tmp_path, capsys):
+    shutil.copytree(world / "run", tmp_path / "run")
+    (tmp_path / "run" / FILE).unlink(missing_ok=True)
+    (tmp_path / "data").symlink_to(world / "data")
+    assert command(tmp_path, "evaluate {0}/run --data {0}/data --calibrated") == 2
+    assert "has no calibration.json yet: `fullrank calibrate" in capsys.readouterr().err
+    assert command(tmp_path, "evaluate {0}/run --data {0}/data --by devise") == 2
+    assert "Did you mean 'device'?" in capsys.readouterr().err
+    assert command(tmp_path, "calibrate {0}/run --data {0}/data --by day") == 2
+    assert "no later row is of a day seen before" in capsys.readouterr().err
+    assert command(tmp_path, "calibrate {0}/run --data {0}/data") == 0
+    run = Run.open(tmp_path / "run")
+    stale = replace(load_calibration(run), step=1)
+    (run.path / FILE).write_text(dumps(stale), encoding="utf-8")
+    capsys.readouterr()
+    assert command(tmp_path, "evaluate {0}/run --data {0}/data --calibrated") == 2
+    assert "it is of step 1: the run went on since. Calibrate it again" in capsys.readouterr().err
