@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fullrank.data import fetch
-from fullrank.data.datasets import PublicSet, WheelCopy, find_set
+from fullrank.data.datasets import CATALOGUE, Part, PublicSet, WheelCopy, find_set
 from fullrank.data.fetch import NotObtainable, WrongChecksum, get, locate
 
 
@@ -238,3 +238,57 @@ def test_a_set_without_an_address_says_where_to_go(catalogue):
     catalogue(TINY)
     with pytest.raises(NotObtainable, match=r"https://example\.org/tiny asks you to accept its terms"):
         get("tiny", quiet=True)
+
+
+def in_parts(server, **answers: bytes) -> PublicSet:
+    """The tiny set, file by file."""
+    address = server.url.rpartition("/")[0]
+    for name, body in answers.items():
+        server.answers[f"/{name}.txt"] = (200, body, len(body))
+    parts = tuple(Part(file=f"{name}.txt", url=f"{address}/{name}.txt") for name in ("rows", "items"))
+    return replace(TINY, parts=parts)
+
+
+def test_a_set_of_single_files_is_fetched_file_by_file(server, catalogue, tmp_path):
+    catalogue(replace(in_parts(server, rows=b"1 2", items=b"a"), checksums=(("items.txt", sha256(b"a")),)))
+    obtained = get("tiny", quiet=True)
+    assert obtained == fetch.Obtained(tmp_path / "xdg/fullrank/tiny", f"2 files from {TINY.page}", True)
+    assert left_in(obtained.path) == ["items.txt", "rows.txt"] and (obtained.path / "rows.txt").read_bytes() == b"1 2"
+    assert get("tiny", quiet=True).how == "cache" and server.asked == ["/rows.txt", "/items.txt"]
+
+
+def test_a_part_that_does_not_come_leaves_no_set(server, catalogue):
+    catalogue(in_parts(server, rows=b"1 2"))
+    with pytest.raises(NotObtainable, match=r"items\.txt: HTTP Error 404") as caught:
+        get("tiny", quiet=True)
+    assert "rows.txt items.txt or tiny.inter. Put the files into a folder 'tiny'" in str(caught.value)
+    with pytest.raises(NotObtainable):
+        locate("tiny")
+
+
+def test_a_part_that_is_another_is_removed(server, catalogue, tmp_path):
+    catalogue(replace(in_parts(server, rows=b"1 2", items=b"b"), checksums=(("items.txt", sha256(b"a")),)))
+    with pytest.raises(WrongChecksum, match=r"of items\.txt, got .* The file was removed"):
+        get("tiny", quiet=True)
+    assert left_in(tmp_path) == ["rows.txt"]
+
+
+def test_a_set_with_folders_in_it_is_copied_with_them(catalogue, tmp_path):
+    catalogue(replace(TINY, layouts=(("a/rows.txt", "b/rows.txt"),)))
+    for part in "ab":
+        (tmp_path / "mine" / part).mkdir(parents=True)
+        (tmp_path / "mine" / part / "rows.txt").write_text(part)
+    obtained = get("tiny", source_dir=tmp_path / "mine", cache_dir=tmp_path / "out", quiet=True)
+    assert [(obtained.path / part / "rows.txt").read_text() for part in "ab"] == ["a", "b"]
+    assert locate("tiny", cache_dir=tmp_path / "out") == obtained.path
+
+
+@pytest.mark.parametrize("public", CATALOGUE, ids=lambda public: public.name)
+def test_every_set_says_what_it_is_its_terms_and_what_to_get(public):
+    assert public.terms and public.folders and public.page.startswith("https://")
+    assert any(sign.isdigit() for sign in public.title)
+    files = {name for layout in public.layouts for name in layout}
+    assert public.layouts and all(files)
+    assert {part.file for part in public.parts} <= files and all(part.url.startswith("https") for part in public.parts)
+    assert not public.parts or any({part.file for part in public.parts} == set(layout) for layout in public.layouts)
+    assert all(name in files and len(digest) == 64 for name, digest in public.checksums)

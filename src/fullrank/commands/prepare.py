@@ -99,7 +99,7 @@ def prepare_command(
         if public := _public_name(files):
             report = _prepare_public(public, schema, out, split, valid, test, hash_key, as_of)
         elif schema is None:
-            if not files[0].exists():
+            if not files[0].suffix and not files[0].exists():
                 near = did_you_mean(str(files[0]), [reader.NAME for reader in READERS])
                 raise DataError(f"{files[0]}: no such file, and no public set (`fullrank data list`).{near}")
             raise DataError("Expected --schema FILE. `fullrank schema infer LOG --out schema.toml` writes a first one.")
