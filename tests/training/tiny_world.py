@@ -20,6 +20,7 @@ from fullrank.schema import Roles, Schema, Task
 from fullrank.training.config import TrainConfig
 from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
+from fullrank.training.watch import Better
 
 TASKS = ("click", "buy")
 
@@ -134,6 +135,8 @@ SCHEMA = Schema(
     roles=Roles(user="user", item="item"), tasks=tuple(Task(name=name, column=f"{name}ed") for name in TASKS)
 )
 OBJECTIVE = ObjectiveConfig().build(Inputs.of(SCHEMA).tasks)
+
+SCORES: dict[str, Better] = {"click.auc": "higher", "buy.auc": "higher", "click.log_loss": "lower"}
 
 
 def create_run(path: Path, train: TrainConfig, **changed: Any) -> Run:

@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from fullrank.config_json import ConfigError, dumps, loads
+from fullrank.training.watch import Watch
 
 FORMAT = 1
 LATEST = "latest"
+BEST = "best"
 ROWS = "rows"  # the part that says which rows of changed tensors are stored
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -45,7 +47,8 @@ class Position:
     `row` rows of epoch `epoch` are consumed (a whole epoch is the next one's row 0); `rows` in all. `epoch_rows` is
     the loader's length, to notice that the data changed. `window` sums each loss over the `window_steps` steps since
     the last line of metrics.jsonl, which was `metrics_bytes` long. `valid` is the last validation, made at
-    `validated_step`. `loss` is the last step's.
+    `validated_step`. `loss` is the last step's. `early` is what early stopping has seen, `plateau` and `lr_factor` what
+    the schedule's plateau has seen and done.
     """
 
     step: int = 0
@@ -61,6 +64,9 @@ class Position:
     validated_step: int = 0
     valid: dict[str, dict[str, int | float | None]] = field(default_factory=dict)
     seconds: float = 0.0
+    early: Watch = field(default_factory=Watch)
+    plateau: Watch = field(default_factory=Watch)
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,9 @@ class Checkpoint:
     def sha256(self) -> str:
         """What tells it from any other: the hash of `state.json`, which holds the hashes of all its files."""
         return _sha256(self.path / "state.json")
+
+    def has(self, part: str) -> bool:
+        return (self.path / f"{part}.safetensors").exists()
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part (`dense`, `tables`, `optimizer`), by name, each whole."""
@@ -146,24 +155,9 @@ def save_checkpoint(
         )
         parts = {part: _changed(tensors, changes, part) for part, tensors in parts.items()}
         parts[ROWS] = {name: rows.int() for name, rows in changes.rows.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover)
-    name = str(position.step)
-    draft, final = folder / f".tmp-{name}", folder / name
-    draft.mkdir()
-    files = {}
-    for part, tensors in parts.items():
-        file = f"{part}.safetensors"
-        files[file] = _write_tensors(draft / file, tensors)
-    _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
-    _sync_folder(draft)
-    if final.exists():  # damaged, or never named by `latest`: this run came here again from an earlier one
-        shutil.rmtree(final)
-    draft.rename(final)
-    _sync_folder(folder)
+    final = _write_checkpoint(folder, str(position.step), position, parts, base)
     pointer = folder / f".{LATEST}"
-    _write_synced(pointer, name + "\n")
+    _write_synced(pointer, f"{position.step}\n")
     pointer.replace(folder / LATEST)
     _sync_folder(folder)
     steps = sorted(_steps(folder), reverse=True)
@@ -172,6 +166,17 @@ def save_checkpoint(
     for step in set(steps) - set(kept):
         shutil.rmtree(folder / str(step))
     return Checkpoint(final, position, base)
+
+
+def save_best(folder: Path, position: Position, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write `folder/best` in place of the one that is there. A kill in between may leave none: the run then resumes
+    from a checkpoint before the validation that found it, and finds it again."""
+    _write_checkpoint(folder, BEST, position, parts, None)
+
+
+def best_checkpoint(folder: Path) -> Checkpoint:
+    """The weights that early stopping kept. Raises CheckpointError where they are not whole."""
+    return _verified(folder / BEST)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -194,6 +199,28 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         found = " ".join(damaged)
         raise CheckpointError(f"No checkpoint in {folder} is whole: {found} Delete the folder to start anew.")
     return None
+
+
+def _write_checkpoint(
+    folder: Path, name: str, position: Position, parts: Mapping[str, Mapping[str, Tensor]], base: Base | None
+) -> Path:
+    """`folder/NAME`, whole or not at all; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover)
+    draft, final = folder / f".tmp-{name}", folder / name
+    draft.mkdir()
+    files = {}
+    for part, tensors in parts.items():
+        file = f"{part}.safetensors"
+        files[file] = _write_tensors(draft / file, tensors)
+    _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
+    _sync_folder(draft)
+    if final.exists():  # damaged, or never named by `latest`: this run came here again from an earlier one
+        shutil.rmtree(final)
+    draft.rename(final)
+    _sync_folder(folder)
+    return final
 
 
 def _in_order(folder: Path) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from fullrank.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,17 @@ class TrainConfig:
             the micro-batches weigh the same. The last step of an epoch takes what is left: no step spans two epochs.
         clip_norm: scales a step's gradient down to this norm, over dense parameters and table rows together, after
             micro-batches and duplicate rows are summed; None: never.
+        schedule: a factor on `lr` and on every table's own learning rate.
+        ema_decay: average the dense weights over steps with this decay (see `DenseAverage`), e.g. 0.999; validation,
+            early stopping and the final weights are the average's, and a checkpoint read for use gives it. None: no.
+        bf16: compute the ranker's forward and backward in bfloat16 where torch's autocast holds it safe; weights,
+            losses, gradients of weights, and validation stay in float32. Only faster on hardware that has bfloat16.
+        early_stop: TASK.METRIC, such as `click.auc`: keep the weights of its best validation, stop when it has not
+            improved for `patience` validations in a row, and end with the kept weights. Empty: go through all epochs
+            and end with the last.
+        patience: of `early_stop`.
+        min_improvement: what is no more than this better than the best so far is no improvement, for `early_stop` and
+            for the plateau of `schedule`.
         seed: of the order of rows and of dropout.
         log_every_steps: steps between two lines of `metrics.jsonl`, each the mean since the line before; an epoch's
             end has a line too.
@@ -36,6 +49,12 @@ class TrainConfig:
     weight_decay: float = 0.0
     accumulate: int = 1
     clip_norm: float | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    ema_decay: float | None = None
+    bf16: bool = False
+    early_stop: str = ""
+    patience: int = 2
+    min_improvement: float = 0.0
     seed: int = 0
     log_every_steps: int = 10
     validate_every_epochs: int | None = 1
@@ -45,7 +64,8 @@ class TrainConfig:
     full_checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "log_every_steps", "keep_checkpoints", "full_checkpoint_every")
+        counts = ("epochs", "batch_size", "accumulate", "patience", "log_every_steps")
+        counts += ("keep_checkpoints", "full_checkpoint_every")
         clocks = ("validate_every_epochs", "validate_every_steps", "checkpoint_every_steps")
         for name in (*counts, *clocks):
             value = getattr(self, name)
@@ -58,5 +78,9 @@ class TrainConfig:
             raise ValueError(f"Expected lr > 0, got {self.lr}.")
         if self.weight_decay < 0:
             raise ValueError(f"Expected weight_decay >= 0, got {self.weight_decay}.")
+        if self.min_improvement < 0:
+            raise ValueError(f"Expected min_improvement >= 0, got {self.min_improvement}.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"Expected ema_decay in (0, 1), got {self.ema_decay}. Set `ema_decay=None` for none.")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"Expected clip_norm > 0, got {self.clip_norm}. Set `clip_norm=None` to switch it off.")

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from fullrank.data.batch import Batch, to_device
-from fullrank.training.callbacks import Callback, Result, StepReport, TaskMetrics
+from fullrank.training.average import DenseAverage
+from fullrank.training.callbacks import Best, Callback, Result, StepReport, TaskMetrics
 from fullrank.training.checkpoint import Position
 from fullrank.training.config import TrainConfig
 from fullrank.training.increments import Increments
@@ -30,6 +31,7 @@ from fullrank.training.progress import Progress
 from fullrank.training.run import Run
 from fullrank.training.seeds import derive_seed
 from fullrank.training.stop import StopSignals
+from fullrank.training.watch import Better, Watch, check_watched, value_of
 from fullrank.training.weights import load_weights, weight_tensors
 
 
@@ -57,10 +59,12 @@ def train(
     run: Run,
     *,
     validate: Validate | None = None,
+    scores: Mapping[str, Better] | None = None,
     callbacks: Sequence[Callback] = (),
     how_to_resume: str = "",
 ) -> Result:
-    """Train `ranker` in place, from the run's newest checkpoint if it has one, to the end of the last epoch.
+    """Train `ranker` in place, from the run's newest checkpoint if it has one, to the end of the last epoch, or until
+    `config.early_stop` says so.
 
     Args:
         ranker: as built for this run, on its device; the weights of a checkpoint replace its own.
@@ -68,21 +72,27 @@ def train(
         objective: named losses; their sum is descended.
         run: where metrics and checkpoints go.
         validate: ranker → {task: {metric: value}}, by the clocks of `config`. It may draw random numbers.
+        scores: the TASK.METRIC of what `validate` gives that training may go by, and which way each is better.
         callbacks: called in this order.
         how_to_resume: the command that comes here again, printed when the run is stopped.
 
-    Returns how it ended. Ctrl-C and SIGTERM finish the step, save, and return with `finished` False; a finished run
-    returns its result at once, with the final weights loaded.
+    Returns how it ended; the ranker then has the run's final weights: those of the best validation with `early_stop`,
+    the averaged ones with `ema_decay`. Ctrl-C and SIGTERM finish the step, save, and return with `finished` False; a
+    finished run returns its result at once, with the final weights loaded.
 
     Raises:
+        WatchError: `config` goes by a metric that `scores` does not name, or that is not defined.
         TrainingError: a loss or a gradient is not finite (the weights are those of the step before), or the data are
             not those of the checkpoint.
     """
     if loader.batch_size != config.batch_size:
         raise TrainingError(f"Expected a loader of batch_size {config.batch_size}, got {loader.batch_size}.")
+    if getattr(objective, "whole_requests", False) and not getattr(loader, "whole_requests", False):
+        raise TrainingError("Expected a loader with whole_requests=True, since the objective compares their rows.")
+    check_watched(config, scores if validate is not None else None)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))  # the caller's random state is left alone
-        training = _Training(ranker, loader, objective, config, run, validate, callbacks, stack)
+        training = _Training(ranker, loader, objective, config, run, validate, scores or {}, callbacks, stack)
         result = training.run_to_end()
     if result.stopped_by:
         again = how_to_resume or "run the same command again"
@@ -102,23 +112,29 @@ class _Training:
         config: TrainConfig,
         run: Run,
         validate: Validate | None,
+        scores: Mapping[str, Better],
         callbacks: Sequence[Callback],
         stack: ExitStack,
     ) -> None:
         self.ranker, self.loader, self.objective, self.config = ranker, loader, objective, config
-        self.run, self.validate, self.callbacks = run, validate, callbacks
+        self.run, self.validate, self.scores, self.callbacks = run, validate, scores, callbacks
+        self.total = config.epochs * loader.num_rows
+        self.warmup = config.schedule.warmup_steps * config.accumulate * config.batch_size
+        if self.warmup >= self.total and self.warmup:
+            raise TrainingError(f"Expected a warm-up of less than all {self.total} rows, got {self.warmup} rows.")
         self.device = next(ranker.parameters()).device
         self.optimizer = RankerOptimizer(ranker, config)
         self.increments = Increments(self.optimizer, config.full_checkpoint_every)
-        self.at = self._restored()
+        self.average = DenseAverage(ranker, config.ema_decay)
+        self.result = run.result()
+        self.at = run.load_weights(ranker) if self.result is not None else self._restored()
         self.saved_step = self.at.step
         self.started = time.monotonic() - self.at.seconds
-        self.result = run.result()
         if self.result is None:
             self.stop = stack.enter_context(StopSignals())
             self.log = MetricsLog(run.path / "metrics.jsonl", self.at.metrics_bytes)
             stack.callback(self.log.close)
-            self.progress = Progress(total=config.epochs * loader.num_rows, done=self.at.rows)
+            self.progress = Progress(total=self.total, done=self.at.rows, metric=config.early_stop)
             stack.callback(self.progress.close)
 
     def _restored(self) -> Position:
@@ -135,7 +151,17 @@ class _Training:
         state = checkpoint.tensors("optimizer")
         torch.set_rng_state(state.pop("random"))
         self.optimizer.load_state_tensors(state)
+        if self.config.ema_decay is not None:
+            self.average.load(checkpoint.tensors("average"))
         return checkpoint.position
+
+    @property
+    def waited_out(self) -> bool:
+        return bool(self.config.early_stop) and self.at.early.waited >= self.config.patience
+
+    @property
+    def over(self) -> bool:
+        return bool(self.stop.received) or self.waited_out
 
     def run_to_end(self) -> Result:
         if self.result is not None:
@@ -143,10 +169,10 @@ class _Training:
         self.ranker.train()
         if self.at.step:
             self._validate_if_due()  # a kill may have come between a checkpoint and its validation
-        while self.at.epoch < self.config.epochs and not self.stop.received:
+        while self.at.epoch < self.config.epochs and not self.over:
             batches = self.loader.epoch(self.at.epoch, self.at.row)
             epoch = self.at.epoch
-            while self.at.epoch == epoch and not self.stop.received:
+            while self.at.epoch == epoch and not self.over:
                 self._step(batches)
                 self._save_if_due()
                 self._validate_if_due()
@@ -161,11 +187,26 @@ class _Training:
             loss=self.at.loss,
             valid=self.at.valid,
             seconds=self._seconds(),
+            ended="signal" if self.stop.received else "early_stop" if self.waited_out else "epochs",
         )
         if result.finished:
+            result = self._with_final_weights(result)
             self.log.committed()
             self.run.finish(result)
+            self.progress.ended(result)
         return result
+
+    def _with_final_weights(self, result: Result) -> Result:
+        """The ranker gets the weights that the run ends with; what is said of them is read with them."""
+        if not self.config.early_stop:
+            self.average.put()
+            return result
+        checkpoint = self.run.best_checkpoint()
+        load_weights(self.ranker, checkpoint)
+        found = checkpoint.position.early
+        assert found.best is not None
+        best = Best(metric=self.config.early_stop, value=found.best, step=found.step, epoch=found.epoch)
+        return replace(result, best=best, valid=checkpoint.position.valid)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         step, rows, sums = self.at.step + 1, 0, {}
@@ -173,7 +214,9 @@ class _Training:
         for micro, batch in enumerate(islice(batches, self.config.accumulate), start=1):
             if self.device.type != "cpu":
                 batch = to_device(batch, self.device)
-            losses = self.objective(self.ranker(batch), batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+                output = self.ranker(batch)
+            losses = self.objective(output, batch)
             stacked = torch.stack(list(losses.values()))
             values = dict(zip(losses, stacked.tolist(), strict=True))
             for name, value in values.items():
@@ -187,17 +230,24 @@ class _Training:
             raise TrainingError(
                 f"Expected {self.loader.num_rows} rows in epoch {self.at.epoch}, the loader ended at {self.at.row}."
             )
+        after = self.at.rows + rows
+        factor = self.at.lr_factor * self.config.schedule.at(
+            self.at.rows, after, warmup=self.warmup, total=self.total
+        )
+        self.optimizer.set_lr_factor(factor)
         norm = self.optimizer.apply(self.config.clip_norm)
         if norm - norm != 0:
             raise self._not_finite(f"the norm of the gradient is {norm} in step {step}")
         report = StepReport(
             step=step,
             epoch=self.at.epoch,
-            rows=self.at.rows + rows,
+            rows=after,
             losses={name: value / micro for name, value in sums.items()},
             loss=sum(sums.values()) / micro,
             grad_norm=norm,
+            lr=self.config.lr * factor,
         )
+        self.average.update(step)
         self._advance(report, rows)
         self.progress.step(rows, report.loss)
         for callback in self.callbacks:
@@ -227,7 +277,7 @@ class _Training:
                 loss=sum(losses.values()),
                 losses=losses,
                 grad_norm=at.window_norm / at.window_steps,
-                lr=self.config.lr,
+                lr=report.lr,
             )
             self.at = replace(at, window={}, window_steps=0, window_norm=0.0)
 
@@ -239,15 +289,38 @@ class _Training:
             return
         if self.stop.received:
             return  # the resumed run validates first
-        with torch.random.fork_rng(devices=[]):
-            metrics = self.validate(self.ranker)
-        self.ranker.train()
-        self.at = replace(at, validated_step=at.step, valid=finite(metrics))
-        self._write(epoch=at.epoch - (at.row == 0), valid=metrics)
-        self.progress.validated(metrics)
-        for callback in self.callbacks:
+        with self.average.in_place():
             with torch.random.fork_rng(devices=[]):
-                callback.on_validate(self.ranker, at.step, metrics)
+                metrics = self.validate(self.ranker)
+            self.ranker.train()
+            self.at = self._judged(metrics)
+            if config.early_stop and self.at.early.step == at.step:
+                self.run.save_best(self.at, weight_tensors(self.ranker))
+            self._write(epoch=at.epoch - (at.row == 0), valid=metrics)
+            self.progress.validated(metrics, self.at.early)
+            for callback in self.callbacks:
+                with torch.random.fork_rng(devices=[]):
+                    callback.on_validate(self.ranker, at.step, metrics)
+
+    def _judged(self, metrics: TaskMetrics) -> Position:
+        """The position after a validation: what early stopping and the plateau make of it."""
+        at, config, schedule = self.at, self.config, self.config.schedule
+        epoch = at.epoch + (at.row > 0)
+
+        def seen(watch: Watch, name: str) -> Watch:
+            better, value = self.scores[name], value_of(metrics, name)
+            return watch.seen(value, better, config.min_improvement, step=at.step, epoch=epoch)
+
+        at = replace(at, validated_step=at.step, valid=finite(metrics))
+        if config.early_stop:
+            at = replace(at, early=seen(at.early, config.early_stop))
+        if schedule.decay == "plateau":
+            plateau = seen(at.plateau, schedule.metric)
+            if plateau.waited >= schedule.patience:
+                at = replace(at, lr_factor=schedule.lowered(at.lr_factor))
+                plateau = replace(plateau, waited=0)
+            at = replace(at, plateau=plateau)
+        return at
 
     def _write(self, *, epoch: int, **values: Any) -> None:
         at = self.at
@@ -264,7 +337,7 @@ class _Training:
             "random": torch.get_rng_state(),
             **self.optimizer.state_tensors(),
         }
-        parts = weight_tensors(self.ranker) | {"optimizer": optimizer}
+        parts = weight_tensors(self.ranker) | {"optimizer": optimizer} | self.average.parts()
         changes = self.increments.changes(parts, whole=self.at.row == 0)
         checkpoint = self.run.save(self.at, parts, self.config.keep_checkpoints, changes)
         self.increments.saved(checkpoint, changes)

@@ -31,8 +31,15 @@ class RankerOptimizer:
         self._adam = torch.optim.AdamW(
             self._dense.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
+        self._lr = config.lr
         self._rows: tuple[RowGrads, ...] = ()
         self._collected = 0
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Multiply the dense learning rate and every table's by `factor` from now on. It is not part of the state."""
+        for group in self._adam.param_groups:
+            group["lr"] = self._lr * factor
+        self._updater.set_lr_scale(factor)
 
     def collect(self) -> None:
         """After a backward: dense gradients stay summed where they are, row gradients are merged and summed here."""

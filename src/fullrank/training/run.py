@@ -6,7 +6,7 @@ schema.toml        what its rows mean
 transform/         id maps, scalers, items: from a record to a batch without the prepared data
 environment.json   with what it was made
 metrics.jsonl      losses and validations, a JSON object a line
-checkpoints/STEP/  weights and all a resumed run needs
+checkpoints/STEP/  weights and all a resumed run needs; checkpoints/best/ the weights that early stopping kept
 result.json        how it ended; there when it is finished
 ```
 """
@@ -29,7 +29,15 @@ from fullrank.data.partitions import DataState
 from fullrank.schema import Schema
 from fullrank.schema_toml import from_toml, to_toml
 from fullrank.training.callbacks import Result
-from fullrank.training.checkpoint import Changes, Checkpoint, Position, latest_checkpoint, save_checkpoint
+from fullrank.training.checkpoint import (
+    Changes,
+    Checkpoint,
+    Position,
+    best_checkpoint,
+    latest_checkpoint,
+    save_best,
+    save_checkpoint,
+)
 from fullrank.training.config import TrainConfig
 from fullrank.training.environment import environment
 from fullrank.training.origins import Continued, Origin
@@ -177,12 +185,22 @@ class Run:
         """Write a checkpoint; see `checkpoint.save_checkpoint`."""
         return save_checkpoint(self.path / "checkpoints", position, parts, keep=keep, changes=changes)
 
+    def save_best(self, position: Position, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Keep weights as the best so far; see `checkpoint.save_best`."""
+        save_best(self.path / "checkpoints", position, parts)
+
+    def best_checkpoint(self) -> Checkpoint:
+        """The weights that early stopping kept; see `checkpoint.best_checkpoint`."""
+        return best_checkpoint(self.path / "checkpoints")
+
     def load_weights(self, ranker: nn.Module) -> Position:
-        """Copy the newest checkpoint into a ranker built from `record`; where it was in training."""
-        checkpoint = self.latest_checkpoint()
+        """Copy the run's weights into a ranker built from `record`; where they were in training. A finished run's are
+        those it ended with (the best where it went by a metric), another's those of its newest checkpoint."""
+        result = self.result()
+        checkpoint = self.best_checkpoint() if result is not None and result.best else self.latest_checkpoint()
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet: train it first.")
-        load_weights(ranker, checkpoint)
+        load_weights(ranker, checkpoint, averaged=True)
         return checkpoint.position
 
     def result(self) -> Result | None:
