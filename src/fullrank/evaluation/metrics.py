@@ -6,7 +6,8 @@ in expectation. *Probability* metrics (`log_loss`, `normalised_entropy`, `brier`
 sampling, so a row of which the share s was kept counts 1/s.
 
 Rows that don't fit into memory: `streaming.py` (constant memory, AUC with a bound on its error) and `large_auc.py`
-(exact, through files).
+(exact, through files). A positive among the whole catalogue: `full_ranking.py`. Another policy's value from this log:
+`off_policy.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from fullrank.evaluation.auc import (
     group_aucs,
 )
 from fullrank.evaluation.binary import brier, ece, log_loss, normalised_entropy, pcoc, sigmoid
+from fullrank.evaluation.ranking import RankingMetrics, ranking_metrics
 from fullrank.evaluation.regression import mae, mse, r2
 
 __all__ = [
     "GroupAuc",
     "GroupAucs",
     "PerUserAuc",
+    "RankingMetrics",
     "Weighting",
     "auc",
     "auc_per_group",
@@ -41,5 +44,6 @@ __all__ = [
     "normalised_entropy",
     "pcoc",
     "r2",
+    "ranking_metrics",
     "sigmoid",
 ]
