@@ -50,7 +50,8 @@ class SequenceLog(PublicLog):
 
     Split leave-one-out: each user's last event tests, the one before validates; the rest, and all of users with fewer
     than three, train. Training rows come first, then validation, then test. `items`: a table `id ASIN words` with tabs
-    between, for the texts of items; the Amazon sets take `NAME.items.tsv` of their folder if it is there.
+    between, for the texts of items (`amazon_items.write_items` makes one); without it, `NAME.items.tsv` of the folder
+    if it is there.
 
     The events are held in memory (24 bytes each), rows are made a chunk at a time.
     """
