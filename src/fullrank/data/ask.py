@@ -23,24 +23,32 @@ from fullrank.data.columns import NEVER, Columns, EncodedBlock
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Inputs
 from fullrank.data.normalise_cells import is_list
+from fullrank.data.readers.delimited import ColumnKind
+from fullrank.data.readers.tabular import columns_read
 from fullrank.schema import History, Roles, Schema
 
 if TYPE_CHECKING:
     from fullrank.data.batch import Candidates, Requests
     from fullrank.data.transform import Transform
 
-_ASKED_ROLES = ("user", "item", "request", "impression", "time", "order")
+_REQUEST_ROLES = ("user", "time", "order")
+_ASKED_ROLES = (*_REQUEST_ROLES, "item", "request", "impression")
 
 
-def asking(transform: Transform, inputs: Inputs) -> Transform:
+def asking(transform: Transform, inputs: Inputs, *, candidates: bool = True) -> Transform:
     """The same transform for records that ask: of the schema only what a model of `inputs` reads is left, no label and
-    nothing that logging adds (a propensity, a weight), so that such columns may hold anything."""
+    nothing that logging adds (a propensity, a weight), so that such columns may hold anything.
+
+    Without `candidates`, every record is a request of its own whose candidates come from elsewhere (a catalogue): it
+    has no item, and of the rows' own features only those of the pair.
+    """
     schema = transform.schema
-    fields = {field.name for field in (*inputs.request, *inputs.candidate)}
+    fields = {field.name for field in (*inputs.request, *inputs.candidate) if candidates or field.of != "item"}
     histories = {history.name for history in inputs.histories}
+    roles = _ASKED_ROLES if candidates else _REQUEST_ROLES
     less = Schema(
         name=schema.name,
-        roles=Roles(**{role: getattr(schema.roles, role) for role in _ASKED_ROLES}),
+        roles=Roles(**{role: getattr(schema.roles, role) for role in roles}),
         time_unit=schema.time_unit,
         features=tuple(feature for feature in schema.features if feature.name in fields),
         histories=tuple(history for history in schema.histories if history.name in histories),
@@ -48,6 +56,12 @@ def asking(transform: Transform, inputs: Inputs) -> Transform:
     used = less.used_key_spaces()
     spaces = tuple(space for space in schema.key_spaces if space.name in used)
     return replace(transform, schema=replace(less, key_spaces=spaces))
+
+
+def columns_asked(schema: Schema) -> dict[str, ColumnKind]:
+    """Every column that an asking schema reads of a record: no events, which a record is not one of."""
+    inline = tuple(history for history in schema.histories if history.layout == "inline")
+    return columns_read(replace(schema, histories=inline, key_spaces=()))
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,13 @@ class Past:
 
 def gathered(stores: Sequence[HistorySource], store_R: np.ndarray, spans: Spans) -> tuple[HistorySource, Spans]:
     """The events of requests that point into several stores (request r into `stores[store_R[r]]`) as one store of
-    their own, with the columns that all of the stores have."""
-    names = [name for name in stores[0].columns if all(name in store.columns for store in stores)]
-    pieces: dict[str, list[np.ndarray]] = {name: [stores[0].columns[name][:0]] for name in names}
+    their own, with the columns that all of the stores have that are pointed into."""
+    used = np.unique(store_R).tolist() if len(store_R) else [0]
+    first, *others = (stores[number].columns for number in used)
+    names = [name for name in first if all(name in columns for columns in others)]
+    pieces: dict[str, list[np.ndarray]] = {name: [first[name][:0]] for name in names}
     end, begun = np.zeros(len(store_R), np.int64), 0
-    for number in np.unique(store_R):
+    for number in used:
         at = np.flatnonzero(store_R == number)
         positions, offsets = span_positions(spans.end_R[at] - spans.length_R[at], spans.end_R[at])
         for name in names:

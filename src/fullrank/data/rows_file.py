@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fullrank.data.ask import columns_asked
 from fullrank.data.columns import DataError
 from fullrank.data.readers.delimited import ColumnKind, check_columns, read_delimited
-from fullrank.data.readers.tabular import columns_read, read_parquet
+from fullrank.data.readers.tabular import read_parquet
 from fullrank.data.source import LogChunk
 from fullrank.schema import Schema, did_you_mean
 
@@ -31,7 +32,7 @@ def read_rows(file: Path, schema: Schema, *, keep: Sequence[str] = ()) -> Iterat
     if suffix not in (*_PARQUET, *_DELIMITERS):
         readable = ", ".join((*_PARQUET, *_DELIMITERS))
         raise DataError(f"{file}: expected one of {readable}, got {suffix or 'no suffix'!r}.")
-    wanted = columns_read(schema)
+    wanted = columns_asked(schema)
     found = _names(file, suffix)
     there: dict[str, ColumnKind] = {name: kind for name, kind in wanted.items() if name in found}
     if not there:

@@ -1,26 +1,33 @@
-"""The best items for a user, scored by a run: the catalogue against one request."""
+"""The best items for users, scored by a run: the catalogue against one request each, whoever they are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from fullrank.data.assemble import assemble
-from fullrank.data.columns import Columns, DataError, EncodedBlock, Ragged, array
-from fullrank.data.history import HistorySource
-from fullrank.data.id_map import MISSING_ID
-from fullrank.data.inputs import Field, Inputs
-from fullrank.data.keys import code_of_key
+from fullrank.data.normalise import Origin
 from fullrank.data.partitions import PreparedData
 from fullrank.rankers import Ranker
+from fullrank.recipes.asker import Asked, Asker
+from fullrank.recipes.catalogue import Catalogue, best
+from fullrank.recipes.context import context_columns
+from fullrank.recipes.popularity import Popularity
+from fullrank.recipes.predict_rows import answers
 from fullrank.training.run import Run
+
+SCORES = 8_000_000  # logits held at once: how many users are answered together
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One item: its key, the first text feature of the schema (a title, say; "" without one), a probability a task."""
+    """One item: its key, the first text feature of the schema (a title, say; "" without one), and what each task says
+    of it: a probability, or the number itself of a regression task."""
 
     key: str
     text: str
@@ -29,148 +36,134 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """`items`, best first by the first task. `known`: whether the log ever saw the user. `events`: past events read."""
+    """`items`, best first by the first task.
 
+    `method`: `model`, or `popularity` where the model knows nothing of the request (the items' rates then, the same for
+    everybody). `known`: whether the log ever saw the user. `events`: past events read. `inputs`: what else the model
+    knew, by name; `unknown`: what was told but never met in training, which it knows by the shared unknown row alone.
+    """
+
+    user: str
+    method: Literal["model", "popularity"]
     known: bool
     events: int
+    inputs: tuple[str, ...]
+    unknown: tuple[str, ...]
     items: tuple[Recommendation, ...]
+
+    def words(self) -> str:
+        """How the items were found, for a person."""
+        seen = "in the log" if self.known else "never seen in the log"
+        if self.method == "popularity":
+            return f"{seen}; nothing else is known of the request: by popularity, the same for everybody"
+        told = f"{self.events} past events read; by the model, from {', '.join(self.inputs) or 'the past alone'}"
+        if not self.inputs and not self.events:
+            told = "nothing else is known of the request; by the model, with everything missing"
+        return f"{seen}; {told}" + (f"; never met in training: {', '.join(self.unknown)}" if self.unknown else "")
+
+
+class Recommender:
+    """Recommends from one run and one version of the data; what costs time is read once.
+
+    Users and items that the run never met go through the same model, as unknown rows. Only where nothing at all is
+    known of a request (no user, no context, no past) the items' popularity takes the model's place, and the answer says
+    so. Scores the whole catalogue: for millions of items put a retriever in front.
+    """
+
+    def __init__(self, run: Run, ranker: Ranker, data: PreparedData, *, hash_key: bytes | None = None) -> None:
+        self.asker = Asker(run, data, hash_key=hash_key)
+        self.catalogue = Catalogue(self.asker)
+        self._ranker = ranker.eval()
+        binary = tuple(task.name for task in self.asker.inputs.tasks if task.kind == "binary")
+        self._rated = binary if self.asker.inputs.tasks[0].kind == "binary" else ()
+
+    def recommend(
+        self,
+        records: pa.RecordBatch,
+        *,
+        k: int = 10,
+        include_seen: bool = False,
+        origin: Origin | None = None,
+    ) -> Iterator[Recommendations]:
+        """The `k` best items for each record, in their order: some of the log's columns, with or without the user's.
+
+        Args:
+            include_seen: also items of the user's past, which are left out otherwise.
+        """
+        newest = self.asker.newest(records, origin)
+        at_once = max(1, min(256, SCORES // max(1, len(self.catalogue) * len(self.asker.inputs.tasks))))
+        user = self.asker.schema.roles.user
+        start = origin or Origin("records")
+        for first in range(0, records.num_rows, at_once):
+            part = records.slice(first, at_once)
+            asked = self.asker.ask(part, newest, Origin(start.file, start.first_row + first))
+            logits_KRC = self.catalogue.logits(self._ranker, asked)
+            names = part.column(user).to_pylist() if user in part.schema.names else [None] * part.num_rows
+            for r, name in enumerate(names):
+                yield self._answer("" if name is None else str(name), asked, r, logits_KRC[:, r], k, include_seen)
+
+    def _answer(
+        self, user: str, asked: Asked, r: int, logits_KC: np.ndarray, k: int, include_seen: bool
+    ) -> Recommendations:
+        inputs = self.asker.inputs
+        asks = bool(inputs.request or inputs.histories)  # a model of items alone always says the same
+        by_model = not (asks and self._rated and asked.has_nothing(r))
+        tasks = inputs.tasks
+        if not by_model:
+            tasks = tuple(task for task in tasks if task.name in self._rated)
+            logits_KC = self._popularity
+        score = logits_KC[0].astype(np.float64)
+        items = self.catalogue.items
+        if not include_seen:
+            score[np.isin(items.code, asked.past[r])] = -np.inf
+        rows = best(score, k)
+        said = answers(logits_KC[:, rows].T, tasks)
+        text = next(iter(items.texts.values()), None)
+        keys = items.key.take(pa.array(rows)).to_pylist()
+        texts = text.take(pa.array(rows)).to_pylist() if text is not None else [""] * len(rows)
+        return Recommendations(
+            user=user,
+            method="model" if by_model else "popularity",
+            known=asked.in_log[r],
+            events=asked.events[r],
+            inputs=asked.known[r],
+            unknown=asked.unknown[r],
+            items=tuple(
+                Recommendation(key, words or "", {task: float(said[task][place]) for task in said})
+                for place, (key, words) in enumerate(zip(keys, texts, strict=True))
+            ),
+        )
+
+    @cached_property
+    def _popularity(self) -> np.ndarray:
+        """float32 [K, n]: the popularity logits of the items; one pass over the labels of the train split."""
+        fitted = Popularity.fit(self.asker.data, self._rated)
+        with torch.inference_mode():
+            return fitted.logit_IK[torch.from_numpy(self.catalogue.items.id.astype(np.int64))].T.numpy()
 
 
 def recommend(
-    run: Run, ranker: Ranker, data: PreparedData, user: str | int, *, k: int = 3, hash_key: bytes | None = None
+    run: Run,
+    ranker: Ranker,
+    data: PreparedData,
+    user: str | int,
+    *,
+    k: int = 3,
+    context: Mapping[str, str | Sequence[str]] | None = None,
+    include_seen: bool = False,
+    hash_key: bytes | None = None,
 ) -> Recommendations:
-    """The `k` items of the catalogue with the highest probability of the run's first task, less those in the user's
-    history, for a request made now: just after the newest time the data know.
+    """The `k` items of the catalogue with the highest answer to the run's first task, for a request made now: just
+    after the newest time the data know. See `Recommender`.
 
-    The request carries the user and context features of the user's newest request; those of a user never seen are
-    missing, and go through the same model as unknown rows. `pair` features are missing: they belong to a row that
-    does not exist yet. Scores the whole catalogue: for millions of items put a retriever in front.
+    Args:
+        context: values of the log's columns for this request, as text (lists of text for lists): they take the place of
+            what the user's newest request says. `pair` features hold for every item.
+        include_seen: also items of the user's past.
     """
-    data.lineage.check(run.record.lineage, str(run.path))
-    transform = run.transform()
-    view = data.pinned(transform)
-    inputs = run.record.inputs
-    items = view.items
-    if items is None:
-        raise DataError(f"{data.folder} has no items: recommending needs a log with the role `item`.")
-    code = np.uint64(code_of_key(user, hash_key))
-    requests, partition = _newest_request(view, code)
-    known = requests is not None
-    if requests is None:
-        requests = _unknown_request(view, inputs, code)
-    now = max(int(array(requests, "@time")[0]) if "@time" in requests else 0, data.as_of) + 1
-    requests["@time"] = np.array([now])
-    stores = _newest_events(view, inputs, requests, code, now, partition)
-    rows: Columns = {"@request": np.zeros(len(items), dtype=np.int32)}
-    for field in inputs.candidate:
-        if field.name == "item":
-            rows["item"] = items.id
-        elif field.name in items.columns:
-            rows[field.name] = items.columns[field.name]
-        else:
-            rows |= _missing(field, len(items))
-    block = EncodedBlock(requests, rows, 1, len(items))
-    batch = assemble(
-        block, inputs, sources=stores, items=items, views=view.views, as_of=data.as_of, windows={}, labels=False
-    )
-    with torch.inference_mode():
-        logits = ranker(batch).logits
-    past = [
-        store.columns["@item"][_span(requests, history.name)]
-        for history, store in zip(inputs.histories, stores, strict=True)
-        if data.schema.history(history.name).key_space == "item"
-    ]
-    seen = np.concatenate([np.empty(0, np.uint64), *past])
-    score = logits[inputs.task_names[0]].numpy().astype(np.float64)
-    score[np.isin(items.code, seen)] = -np.inf
-    best = np.lexsort((items.id, -score))[:k]
-    text = next(iter(items.texts.values()), None)
-    return Recommendations(
-        known=known,
-        events=len(seen),
-        items=tuple(
-            Recommendation(
-                key=items.key[int(i)].as_py(),
-                text=(text[int(i)].as_py() or "") if text is not None else "",
-                probability={task: float(torch.sigmoid(logits[task][int(i)])) for task in inputs.task_names},
-            )
-            for i in best
-            if score[i] > -np.inf
-        ),
-    )
-
-
-def _span(requests: Columns, history: str) -> slice:
-    end = int(array(requests, f"@history.{history}.end")[0])
-    return slice(end - int(array(requests, f"@history.{history}.length")[0]), end)
-
-
-def _newest_request(data: PreparedData, code: np.uint64) -> tuple[Columns | None, int]:
-    """The columns of the user's newest request in the log and its partition; (None, the first) if there is none."""
-    newest: tuple[int, Columns] | None = None
-    where = 0
-    for partition in data.partitions:
-        for split in partition.entry.splits:
-            for block in partition.blocks(split):
-                users = array(partition.columns(block, "requests", ["@user"]), "@user")
-                at = np.flatnonzero(users == code)
-                if not len(at):
-                    continue
-                columns = partition.columns(block, "requests", None)
-                time = array(columns, "@time") if "@time" in columns else np.zeros(len(users), np.int64)
-                last = at[np.argmax(time[at])]
-                if newest is None or time[last] >= newest[0]:
-                    one = np.array([last])
-                    taken: Columns = {
-                        name: column.take(one) if isinstance(column, Ragged) else column[one]
-                        for name, column in columns.items()
-                    }
-                    newest, where = (int(time[last]), taken), partition.index
-    return (newest[1] if newest else None), where
-
-
-def _unknown_request(data: PreparedData, inputs: Inputs, code: np.uint64) -> Columns:
-    requests: Columns = {"@user": np.array([code], dtype=np.uint64)}
-    for field in inputs.request:
-        requests |= _missing(field, 1)
-        if field.name == "user":
-            requests["user"] = data.transform.id_maps["user"].ids(np.array([code], dtype=np.uint64))
-    for history in inputs.histories:
-        requests[f"@history.{history.name}.end"] = np.zeros(1, np.int64)
-        requests[f"@history.{history.name}.length"] = np.zeros(1, np.int32)
-    return requests
-
-
-def _missing(field: Field, n: int) -> Columns:
-    """The column of a field nobody knows the value of."""
-    if field.kind == "categorical":
-        return {field.name: np.full(n, MISSING_ID, dtype=np.int32)}
-    if field.kind == "numeric":
-        return {field.name: np.full(n, np.nan, dtype=np.float32)}
-    if field.kind == "vector":
-        return {field.name: np.full((n, field.dim), np.nan, dtype=np.float32)}
-    empty = np.zeros(n + 1, dtype=np.int64)
-    return {
-        field.name: Ragged(np.empty(0, np.int32), empty),
-        f"{field.name}@weights": Ragged(np.empty(0, np.float32), empty),
-    }
-
-
-def _newest_events(
-    data: PreparedData, inputs: Inputs, requests: Columns, code: np.uint64, now: int, partition: int
-) -> tuple[HistorySource, ...]:
-    """An event store for each history. A by_user history is read up to `now` from the newest partition that holds the
-    user's events, since that has the earlier ones too; an inline one is what was logged with the request."""
-    stores = []
-    for history in inputs.histories:
-        sources = data.sources(history.name)
-        store = sources[partition]
-        if data.schema.history(history.name).layout == "by_user":
-            for store in reversed([source for source in sources if source.user is not None]):
-                spans = store.spans(np.array([code], dtype=np.uint64), np.array([now]))
-                requests[f"@history.{history.name}.end"] = spans.end_R
-                requests[f"@history.{history.name}.length"] = spans.length_R
-                if spans.length_R[0]:
-                    break
-        stores.append(store)
-    return tuple(stores)
+    recommender = Recommender(run, ranker, data, hash_key=hash_key)
+    column = recommender.asker.schema.roles.user
+    columns = {column: pa.array([str(user)])} if column else {}
+    columns |= context_columns(recommender.asker.schema, data.schema, context or {}, 1)
+    (found,) = recommender.recommend(pa.RecordBatch.from_pydict(columns), k=k, include_seen=include_seen)
+    return found
