@@ -60,6 +60,23 @@ def test_slices_add_up_to_the_whole(world):
     assert evaluate_run(run, data, "test", bootstrap=FEW).slices == ()
 
 
+def test_requests_of_several_rows_are_ranked(world):
+    run, data = opened(world)
+    found = evaluate_run(run, data, "test")
+    predictions = found.predictions
+    assert predictions.request_N is not None and found.ranking["click"] == predictions.ranking("click")
+    reciprocal = []
+    for request in np.unique(predictions.request_N):
+        mine = np.flatnonzero(predictions.request_N == request)
+        labels = predictions.labels_NK[mine, 0][np.argsort(-predictions.logits_NK[mine, 0])]
+        if labels.any() and len(mine) > 1:
+            reciprocal.append(1 / (1 + np.argmax(labels)))
+    assert found.ranking["click"].groups == len(reciprocal) > 50
+    assert found.ranking["click"].mrr[10] == pytest.approx(np.mean(reciprocal), abs=2e-3)  # but for ties
+    alone = predictions.rows(np.unique(predictions.request_N, return_index=True)[1])
+    assert alone.ranking("click") is None and replace(predictions, request_N=None).ranking("click") is None
+
+
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_what_is_fitted_on_valid_is_kept_and_applied(world, method):
     run, data = opened(world)
@@ -101,12 +118,16 @@ def test_the_commands_print_what_the_json_holds(world, capsys):
 
     assert command(world, "evaluate {0}/run --data {0}/data --calibrated --json {0}/e.json") == 0
     told = json.loads((world / "e.json").read_text())
+    ranking = told["tasks"]["click"].pop("ranking")
     assert told["calibrated"] and told["tasks"]["click"] == first["after"]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.split()[1:2] == [str(ranking["groups"])])
+    assert line.split()[2] == f"{ranking['ndcg']['1']:.4f}" and line.split()[-1] == f"{ranking['mrr']['10']:.4f}"
     words = "evaluate {0}/run --data {0}/data --by cold_user history.clicked user --replicates 5 --json {0}/e.json"
     capsys.readouterr()
     assert command(world, words) == 0
     printed = capsys.readouterr().out
     told = json.loads((world / "e.json").read_text())
+    del told["tasks"]["click"]["ranking"]
     assert "calibrated" not in told and told["tasks"]["click"] == first["before"]
     assert [table["by"] for table in told["slices"]] == ["", "cold_user", "history.clicked", "user"] * 2
     assert "click by cold_user" in printed and "not shown)" in printed

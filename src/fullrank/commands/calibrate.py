@@ -71,7 +71,7 @@ def calibrate(
                     {"task": task, "by": cut.by, "slice": was.slice, "rows": was.metrics.rows, "users": was.users}
                     | {"before": asdict(was.metrics), "after": asdict(now.metrics)}
                 )
-    header = ["task", by or "rows", "rows", *(f"{name}{end}" for name in SHOWN for end in ("", " →"))]
+    header = ["task", by or "slice", "rows", *(f"{name}{end}" for name in SHOWN for end in ("", " →"))]
     text = table(header, lines, words=2)
     for each in calibration.tasks:
         print(f"{run / FILE}: {each.task} by {method}, fitted on {each.rows:,} valid rows, {each.positives:,} positive")

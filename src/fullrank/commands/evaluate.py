@@ -13,6 +13,7 @@ from fullrank.commands.arguments import SHOWN, OptionalPath, call, table, write_
 from fullrank.data.partitions import PreparedData
 from fullrank.evaluation.bootstrap import BootstrapConfig
 from fullrank.evaluation.evaluate import Metrics, RegressionMetrics
+from fullrank.evaluation.ranking import RankingMetrics
 from fullrank.evaluation.slice_metrics import LEAST_USERS, SliceRow, SliceTable
 from fullrank.recipes.evaluate_run import evaluate_run
 from fullrank.training.run import Run
@@ -49,6 +50,8 @@ def evaluate(
         json: where to write the metrics for programs: `run`, `data`, `split`, and `tasks`, which has for every task
             `rows`, `unknown`, `positives`, `auc`, `user_auc`, `users`, `users_skipped`, `log_loss`,
             `normalised_entropy`, `pcoc`, `ece` and `brier` (a regression task: `rows`, `unknown`, `mse`, `mae`, `r2`).
+            Where requests have several rows also `ranking`: `groups` (requests with a positive), `skipped`, and
+            `ndcg`, `hit_rate`, `recall`, `precision` and `mrr`, each by k.
             With --by also `slices`: a list of tables with `by`, `task`, `hidden`, `hidden_rows` and `rows`, each with
             `slice`, `users`, `metrics` and `intervals` (`value`, `low`, `high`). With --calibrated also `calibrated`.
     """
@@ -62,10 +65,13 @@ def evaluate(
         bootstrap=bootstrap,
         progress=split,
     )
-    text = "\n\n".join([*_tables(found.tasks), *(_slice_table(each) for each in found.slices)])
+    tables = [*_tables(found.tasks), *_ranking_table(found.ranking), *map(_slice_table, found.slices)]
+    text = "\n\n".join(tables)
     print(text)
     write_text(out, "metrics.txt", text)
-    tasks = {task: asdict(metrics) for task, metrics in found.tasks.items()}
+    tasks: dict[str, Any] = {task: asdict(metrics) for task, metrics in found.tasks.items()}
+    for task, metrics in found.ranking.items():
+        tasks[task]["ranking"] = asdict(metrics)
     told: dict[str, Any] = {"run": run, "data": data, "split": split, "tasks": tasks}
     told |= {"calibrated": True} if calibrated else {}
     told |= {"slices": [asdict(each) for each in found.slices]} if by else {}
@@ -84,6 +90,15 @@ def _tables(tasks: Mapping[str, Metrics | RegressionMetrics]) -> list[str]:
         if lines:
             tables.append(table(["task", *shown], lines))
     return tables
+
+
+def _ranking_table(ranking: Mapping[str, RankingMetrics]) -> list[str]:
+    lines = [
+        [task, of.groups, of.ndcg[1], of.ndcg[5], of.ndcg[10], of.hit_rate[1], of.hit_rate[5], of.mrr[10]]
+        for task, of in ranking.items()
+    ]
+    header = ["within requests", "requests", "ndcg@1", "ndcg@5", "ndcg@10", "hit@1", "hit@5", "mrr@10"]
+    return [table(header, lines)] if lines else []
 
 
 def _slice_table(found: SliceTable) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from fullrank.evaluation.metrics import (
     pcoc,
     r2,
 )
+from fullrank.evaluation.ranking import RankingMetrics, ranking_metrics
 from fullrank.schema import TaskKind, did_you_mean
 
 
@@ -75,7 +76,9 @@ class Predictions:
     """N rows in the loader's order, K tasks in the order of `tasks`; `kinds` says what each of them is.
 
     `logits_NK` float32 (of a regression task: the predicted number) · `labels_NK` float32, 0 where not `known_NK` ·
-    `user_N` int64 key codes (0: none) · `time_N` int64 µs or position of the row's request · `sample_rate_N` float32.
+    `user_N` int64 key codes (0: none) · `time_N` int64 µs or position of the row's request · `sample_rate_N` float32 ·
+    `request_N` int64: the number of the row's request, where that is known (`row_columns`; a batch may cut a request,
+    so batches do not tell).
     """
 
     tasks: tuple[str, ...]
@@ -86,12 +89,13 @@ class Predictions:
     user_N: np.ndarray
     time_N: np.ndarray
     sample_rate_N: np.ndarray
+    request_N: np.ndarray | None = None
 
     def rows(self, index: np.ndarray) -> Predictions:
         """The rows `index` (positions, or a bool mask) alone: a slice to look at."""
-        whole = ("tasks", "kinds")
-        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in whole}
-        return Predictions(tasks=self.tasks, kinds=self.kinds, **columns)
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "kinds")}
+        columns = {name: None if column is None else column[index] for name, column in columns.items()}
+        return replace(self, **columns)
 
     def column(self, task: str) -> int:
         """The place of a task; an error names the nearest one."""
@@ -139,6 +143,18 @@ class Predictions:
             )
         except ValueError as error:
             raise ValueError(f"Task {task!r}: {error}") from error
+
+    def ranking(self, task: str, ks: Sequence[int] = (1, 5, 10)) -> RankingMetrics | None:
+        """How a binary task orders the rows within each request; None where no request has several rows.
+
+        Requests of one row of known label are left out (our choice): any model orders them rightly.
+        """
+        labels, logits, _, known = self._known(task, "binary")
+        if self.request_N is None or not len(labels):
+            return None
+        _, number_N, rows_R = np.unique(self.request_N[known], return_inverse=True, return_counts=True)
+        several = rows_R[number_N] > 1
+        return ranking_metrics(labels[several], logits[several], number_N[several], ks) if several.any() else None
 
     def task_metrics(self, task: str) -> Metrics | RegressionMetrics:
         """`metrics` or `regression_metrics`, whichever the task's kind asks for."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullrank.data.partitions import PreparedData
 from fullrank.evaluation.bootstrap import DEFAULT, BootstrapConfig
 from fullrank.evaluation.evaluate import Metrics, Predictions, RegressionMetrics
+from fullrank.evaluation.ranking import RankingMetrics
+from fullrank.evaluation.row_columns import row_columns
 from fullrank.evaluation.slice_metrics import SliceTable, slice_metrics
 from fullrank.evaluation.slices import Cut, SliceSource, cut_rows
 from fullrank.recipes.calibrate import calibrated
@@ -19,11 +21,13 @@ from fullrank.training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation:
-    """`tasks`: the metrics of every task; `slices`: for each column asked for and each task one table, after one of
+    """`tasks`: the metrics of every task; `ranking`: within requests, of the binary tasks, where requests have several
+    rows; `slices`: for each column asked for and each task one table, after one of
     all rows (`by` empty) a task. No slices were asked for: no tables."""
 
     predictions: Predictions
     tasks: dict[str, Metrics | RegressionMetrics]
+    ranking: dict[str, RankingMetrics]
     slices: tuple[SliceTable, ...]
 
 
@@ -50,6 +54,8 @@ def evaluate_run(
     source = slice_source(run, data, split)
     cuts = [cut_rows(source, name) for name in by]  # a name that is wrong is told before the work
     predictions = predict(run, load_ranker(run), data, split, progress=progress)
+    if data.schema.roles.request:
+        predictions = replace(predictions, request_N=row_columns(source.data, split, ["@request"])["@request"])
     if use_calibration:
         predictions = calibrated(run, predictions, source)
     tables: list[SliceTable] = []
@@ -57,7 +63,13 @@ def evaluate_run(
         cuts = [every_row(predictions), *cuts]
         tables = [slice_metrics(predictions, task, *cut, bootstrap) for task in predictions.tasks for cut in cuts]
     tasks = {task: predictions.task_metrics(task) for task in predictions.tasks}
-    return RunEvaluation(predictions=predictions, tasks=tasks, slices=tuple(tables))
+    ranking = {task: predictions.ranking(task) for task in predictions.tasks if predictions.kind(task) == "binary"}
+    return RunEvaluation(
+        predictions=predictions,
+        tasks=tasks,
+        ranking={task: metrics for task, metrics in ranking.items() if metrics},
+        slices=tuple(tables),
+    )
 
 
 def every_row(predictions: Predictions) -> tuple[Cut, np.ndarray]:
