@@ -32,7 +32,7 @@ def fit_calibration(
     cut, slice_N = cut_rows(source, by, top=MOST_SLICES) if by else (None, None)
     num_slices = len(cut.names) if cut else 0
     calibration = Calibration(
-        step=_step(run),
+        step=run.weights().position.step,
         split=source.split,
         data=source.data.state,
         cut=cut,
@@ -45,14 +45,15 @@ def fit_calibration(
 
 
 def load_calibration(run: Run) -> Calibration:
-    """The saved calibration; one of other weights than the run's newest is an error."""
+    """The saved calibration; one of other weights than those `load_ranker` gives is an error."""
     file = run.path / FILE
     if not file.exists():
         raise RunError(f"{run.path} has no {FILE} yet: `fullrank calibrate {run.path} --data DIR` makes it.")
     calibration = loads(Calibration, file.read_text(encoding="utf-8"), str(file))
-    if calibration.step != _step(run):
+    step = run.weights().position.step
+    if calibration.step != step:
         raise RunError(
-            f"Expected {file} to belong to the weights of step {_step(run)}, it is of step {calibration.step}: "
+            f"Expected {file} to belong to the weights of step {step}, it is of step {calibration.step}: "
             "the run went on since. Calibrate it again."
         )
     return calibration
@@ -68,10 +69,3 @@ def calibrated(run: Run, predictions: Predictions, source: SliceSource) -> Predi
 def _has_both_classes(predictions: Predictions, task: str) -> bool:
     column = predictions.column(task)
     return len(np.unique(predictions.labels_NK[predictions.known_NK[:, column], column])) > 1
-
-
-def _step(run: Run) -> int:
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
-        raise RunError(f"{run.path} has no checkpoint yet: train it first.")
-    return checkpoint.position.step

@@ -193,13 +193,18 @@ class Run:
         """The weights that early stopping kept; see `checkpoint.best_checkpoint`."""
         return best_checkpoint(self.path / "checkpoints")
 
-    def load_weights(self, ranker: nn.Module) -> Position:
-        """Copy the run's weights into a ranker built from `record`; where they were in training. A finished run's are
-        those it ended with (the best where it went by a metric), another's those of its newest checkpoint."""
+    def weights(self) -> Checkpoint:
+        """The checkpoint of the run's weights: a finished run's are those it ended with (the best where it went by a
+        metric), another's those of its newest checkpoint."""
         result = self.result()
         checkpoint = self.best_checkpoint() if result is not None and result.best else self.latest_checkpoint()
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet: train it first.")
+        return checkpoint
+
+    def load_weights(self, ranker: nn.Module) -> Position:
+        """Copy the run's `weights` into a ranker built from `record`; where they were in training."""
+        checkpoint = self.weights()
         load_weights(ranker, checkpoint, averaged=True)
         return checkpoint.position
 
