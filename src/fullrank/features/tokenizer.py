@@ -41,7 +41,7 @@ class TokenizerConfig:
     * `field`: one token per field; `num_tokens` is None.
     * `chunk`: the flat concatenation cut in `num_tokens` equal segments, wherever fields end.
     * `semantic`: `groups` of field names, a token each, every field in one of them; `num_tokens` is None. A pooled
-      history's fields are named `HISTORY.FIELD`.
+      history's fields are named `HISTORY.FIELD`. From Python alone: a command line does not say where a group ends.
     * `permuted`: the fields shuffled by `permutation_seed`, then cut in `num_tokens` groups whose sizes differ by one
       at most. The order is a function of this seed and the number of fields alone: the same in every run that has
       this config, whatever its own seed.

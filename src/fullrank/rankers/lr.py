@@ -35,6 +35,8 @@ class LR(Ranker):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
+        """`linear`: how the weights start and learn."""
+
         linear: LinearConfig = field(default_factory=LinearConfig)
 
         def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> LR:
