@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -64,6 +66,10 @@ class RankerOptimizer:
         self._adam.zero_grad()
         self._rows, self._collected = (), 0
         return norm
+
+    def grow(self, num_rows: Mapping[str, int]) -> None:
+        """Make the tables of each named key space longer, with their state; see `TableUpdater.grow`."""
+        self._updater.grow(num_rows)
 
     def watch_rows(self) -> None:
         """Note from now on which rows of tables are touched; see `TableUpdater.watch`."""

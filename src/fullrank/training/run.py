@@ -197,6 +197,8 @@ class Run:
         """The checkpoint of the run's weights: a finished run's are those it ended with (the best where it went by a
         metric), another's those of its newest checkpoint."""
         result = self.result()
+        if result is None and self.record.continues is not None:
+            raise RunError(f"{self.path} has not gone through all its stages yet: run the same command again first.")
         checkpoint = self.best_checkpoint() if result is not None and result.best else self.latest_checkpoint()
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet: train it first.")
