@@ -39,6 +39,8 @@ VERBS: dict[str, Verb] = {
     "tune": Verb("search a ranker's settings at random, giving up early what falls behind", "tune"),
     "predict": Verb("probabilities of rows in the log's own columns by a run", "predict"),
     "recommend": Verb("the best items for a user by a run", "recommend"),
+    "explain": Verb("how a run's answer changes when something is hidden from it", "explain"),
+    "doctor": Verb("versions, the machine, and whether data and runs are whole", "doctor"),
     "forget": Verb("remove a user's rows, history and key from prepared data", "forget"),
     "data get": Verb("obtain a public data set", "data_get"),
     "data list": Verb("the public data sets that `data get` knows", "data_list"),

@@ -11,7 +11,7 @@ from fullrank.data.ask import asking, complete, requests_of
 from fullrank.data.batch import FeatureBlock, Requests
 from fullrank.data.columns import Columns, EncodedBlock, array, span_positions
 from fullrank.data.history import HistorySource, Spans
-from fullrank.data.inputs import Inputs
+from fullrank.data.inputs import Field, Inputs
 from fullrank.data.normalise import Origin
 from fullrank.data.partitions import PreparedData
 from fullrank.data.past import gathered, pasts
@@ -94,14 +94,14 @@ class Asker:
         requests = requests_of(block, self.inputs, sources=sources, items=self._items, views=self.views)
         past, events_R = self._past(block, sources)
         in_log = (block_R >= 0) | (events_R > 0)
-        states = self._states(requests.features, self.inputs.request)
+        states = self.states(requests.features, self.inputs.request)
         if "user" in states and self.id_maps["user"].space.policy == "hashed":  # a bucket is nobody's own
             stranger = ~states["user"].missing_n & ~in_log
             states["user"] = FieldState(states["user"].missing_n, stranger)
         pairs = {name: column for name, column in block.rows.items() if not name.startswith("@")}
         part = replace(self.inputs, request=self._pairs, candidate=(), histories=())
         told = requests_of(replace(block, requests=pairs), part, sources=(), items=None, views=self.views)
-        states |= self._states(told.features, self._pairs)
+        states |= self.states(told.features, self._pairs)
         return Asked(
             requests=requests,
             pairs=pairs,
@@ -112,7 +112,8 @@ class Asker:
             past=past,
         )
 
-    def _states(self, block: FeatureBlock, fields: tuple) -> dict[str, FieldState]:
+    def states(self, block: FeatureBlock, fields: tuple[Field, ...]) -> dict[str, FieldState]:
+        """What the run knew of the fields of a block; see `field_states`."""
         return field_states(block, fields, self.id_maps)
 
     def _from_newest(
@@ -133,7 +134,7 @@ class Asker:
         others = newest.columns(block_m, row_m, [*names, *spans])
         bare = replace(self.inputs, candidate=(), histories=())
         own = requests_of(block, bare, sources=(), items=None, views=self.views).features
-        missing: Columns = {name: state.missing_n for name, state in self._states(own, fields).items()}
+        missing: Columns = {name: state.missing_n for name, state in self.states(own, fields).items()}
         requests |= filled_in({name: requests[name] for name in names}, others, at, fields, missing)
         where = {history.name: place for place, history in enumerate(self.inputs.histories)}
         stores = list(sources)
