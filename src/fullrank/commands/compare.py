@@ -47,6 +47,7 @@ def _options() -> Any:
             ("seeds", int, 3),
             ("split", str, "test"),
             ("training", TrainConfig, field(default_factory=TrainConfig)),
+            ("exclude", tuple[str, ...], ()),
             ("json", OptionalPath, None),
         ],
         frozen=True,
@@ -60,6 +61,7 @@ def _options() -> Any:
         out: where runs, comparison.csv, comparison.json and the page index.html go; the same command resumes.
         seeds: how many, from 0. Five or more make an interval worth quoting.
         split: the rows to measure on.
+        exclude: names of features, histories and tasks that rankers named here shall not see; a run keeps its own.
         json: a second place for comparison.json.
     """
     return options
@@ -71,7 +73,8 @@ def _compare(options: Any, command: str) -> int:
         if (Path(name) / "run.json").exists():
             recipes[Path(name).name] = recipe_of_run(Run.open(name))
         else:
-            recipes[name] = Recipe(ranker=ranker_named(name).Config(), training=options.training)  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
+            config = ranker_named(name).Config()  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
+            recipes[name] = Recipe(ranker=config, training=options.training, exclude=options.exclude)
     if len(recipes) != len(options.recipes):
         raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}.")
     data = PreparedData.open(options.data)
