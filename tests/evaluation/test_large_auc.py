@@ -1,6 +1,7 @@
 import errno
 import io
 import re
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,25 @@ def test_many_rows_however_scores_are_distributed(tmp_path, case, monkeypatch):
     assert (got.users, got.skipped) == (expected.users, expected.skipped)
     assert got.value == pytest.approx(expected.value, rel=1e-14)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    def rows(count):
+        random = np.random.default_rng(0)
+        for _ in range(count):
+            yield random.random(4096) < 0.3, random.normal(size=4096).astype(np.float32), random.integers(0, 900, 4096)
+
+    def peak(function, count, columns):
+        tracemalloc.start()
+        function((chunk[:columns] for chunk in rows(count)), tmp_path, segment_rows=16384)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    for function, columns in ((auc_of_chunks, 2), (auc_per_user_of_chunks, 3)):
+        peak(function, 1, columns)  # what is allocated once and kept
+        few, many = peak(function, 20, columns), peak(function, 60, columns)
+        assert many < few + 40 * 4096 * 2, function  # 2 bytes a row more: the scores alone have 4
 
 
 def test_memory_mapped_files(tmp_path):

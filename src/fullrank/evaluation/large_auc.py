@@ -59,7 +59,7 @@ def auc_of_chunks(
             for side, own in enumerate((~positive, positive)):
                 one = np.sort(scores[own])
                 sorted_PS[side].append(scratch.write(one))
-                sample.append(one[stride - 1 :: stride])
+                sample.append(one[stride - 1 :: stride].copy())  # a view would keep the segment
         # Cuts: of all rows, fewer than 2 * stride * segments lie strictly between two samples next to each other. So
         # every k-th of them leaves parts of about a segment. Rows equal to a cut are counted, never read.
         sizes = [sum(len(column) for column in side) for side in sorted_PS]
