@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
+from fullrank.config_json import decode
 from fullrank.data.corrections import append_labels
 from fullrank.data.lineage import LineageError
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import AllTrain, ByHash
+from fullrank.evaluation.evaluate import Metrics, RegressionMetrics
 from fullrank.features.tables import TableOptimizer
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.recommend import recommend
 from fullrank.recipes.train import load_ranker, predict, train_ranker
+from fullrank.recipes.validation import BETTER
 from fullrank.training.callbacks import Callback
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import MultiTask, ObjectiveConfig
+from fullrank.training.schedule import Schedule
+from fullrank.training.watch import WatchError
 
 LOG = SimulatedLog(SimulatorConfig(rows=3_000, users=150, ads=80, campaigns=20, days=3, seed=4))
 RANKER = DCNv2.Config(
@@ -31,6 +39,15 @@ RANKER = DCNv2.Config(
     dropout=0.1,
 )
 TRAINING = TrainConfig(epochs=2, batch_size=100, checkpoint_every_steps=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much where tests share the cores with others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -87,6 +104,60 @@ def test_a_task_no_objective_learns_is_named(data: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"multiclass task 'conversion'.*exclude='conversion'"):
         train_ranker(RANKER, opened, tmp_path / "run", TRAINING)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", ["softmax", "pairwise"])
+def test_losses_of_requests_are_stopped_and_resumed(data: Path, tmp_path: Path, choice: Literal["softmax"]) -> None:
+    """Whole requests in a batch, early stopping and an average: order and end are those of an undisturbed run."""
+    training = replace(
+        TRAINING,
+        checkpoint_every_steps=None,
+        ema_decay=0.9,
+        early_stop="click.user_auc",
+        schedule=Schedule(decay="linear", warmup_steps=3),
+    )
+    objective, opened = ObjectiveConfig(binary=choice, weights={"conversion": 0.5}), PreparedData.open(data)
+    whole = train_ranker(RANKER, opened, tmp_path / "whole", training, objective=objective)
+    for step in (5, 14):
+        half = train_ranker(
+            RANKER, opened, tmp_path / "half", training, objective=objective, callbacks=[_Interrupt(step)]
+        )
+        assert half.result.step == step
+    resumed = train_ranker(RANKER, opened, tmp_path / "half", training, objective=objective)
+    assert resumed.result == replace(whole.result, seconds=resumed.result.seconds)
+    for name, weight in whole.ranker.state_dict().items():
+        assert torch.equal(weight, resumed.ranker.state_dict()[name]), name
+    best = whole.result.best
+    assert best is not None and best.value == whole.result.valid["click"]["user_auc"]
+    found = predict(whole.run, load_ranker(whole.run), opened, "valid").metrics("click")
+    assert found.user_auc == pytest.approx(best.value)
+    stored = decode(MultiTask, whole.run.record.objective)
+    assert stored == objective.build(whole.run.record.inputs.tasks) and stored.whole_requests
+
+
+def test_a_number_is_learned_by_its_squared_error(data: Path, tmp_path: Path) -> None:
+    opened = PreparedData.open(data)
+    click, conversion = opened.schema.tasks
+    opened.schema = replace(opened.schema, tasks=(replace(click, kind="regression"), replace(conversion, parent="")))
+    training = replace(TRAINING, epochs=1, early_stop="click.mse")
+    trained = train_ranker(RANKER, opened, tmp_path / "run", training)
+    assert trained.result.best is not None and trained.result.best.value == trained.result.valid["click"]["mse"]
+    found = predict(trained.run, trained.ranker, opened, "valid").regression_metrics("click")
+    assert found.mse == pytest.approx(trained.result.best.value)
+
+
+def test_a_metric_that_is_not_known_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    training = replace(TRAINING, early_stop="click.acu")
+    with pytest.raises(WatchError, match=r"click.auc, .*conversion.brier, got 'click.acu'. Did you .*'click.auc'"):
+        train_ranker(RANKER, PreparedData.open(data), tmp_path / "run", training)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_metric_has_a_direction_or_none() -> None:
+    """A metric that is added must be placed: better higher, better lower, or no score at all."""
+    neither = {"rows", "unknown", "positives", "users", "users_skipped", "pcoc"}
+    names = {field.name for kind in (Metrics, RegressionMetrics) for field in fields(kind)}
+    assert names == neither | set(BETTER)
 
 
 def test_recommendations_are_items_the_user_has_not_had(data: Path, tmp_path: Path) -> None:

@@ -6,22 +6,33 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
+from fullrank.commands import train_continue
 from fullrank.commands.arguments import SHOWN, OptionalInt, OptionalPath, table, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.rankers import RANKERS, ranker_name, ranker_named
 from fullrank.recipes.train import train_ranker
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import ObjectiveConfig
+from fullrank.training.objectives.choice import BinaryLoss
+from fullrank.training.run import Run
+from fullrank.training.tensorboard import TensorBoard
+
+SHOWN_REGRESSION = ("rows", "mse", "mae", "r2")
+TaskWeights = Annotated[dict[str, float], tyro.conf.arg(metavar="TASK WEIGHT ...")]
 
 
 def main(args: Sequence[str], prog: str) -> int:
+    if train_continue.is_meant(args):
+        return train_continue.main(args, prog)
     names = ", ".join(ranker_name(ranker) for ranker in RANKERS)
     if not args or args[0].startswith("-"):
         print(f"usage: {prog} RANKER --data DIR [options]\n\nRANKER is one of: {names}")
         print(f"{prog} RANKER --help shows the ranker's own options.")
+        print(f"{prog} --continue RUN --data DIR --out DIR goes on with a run on what was appended to its data.")
         return 0 if args else 2
     flags = (tyro.conf.FlagCreatePairsOff,)
     options = tyro.cli(_options(args[0]), prog=f"{prog} {args[0]}", args=list(args[1:]), config=flags)
@@ -42,6 +53,11 @@ def _options(name: str) -> Any:
             ("seed", int, 0),
             ("last_n", OptionalInt, None),
             ("exclude", tuple[str, ...], ()),
+            ("objective", BinaryLoss, "auto"),
+            ("task_weights", TaskWeights, field(default_factory=dict)),
+            ("undo_sample_rate", bool, False),
+            ("warm_from", OptionalPath, None),
+            ("tensorboard", bool, False),
             ("json", OptionalPath, None),
         ],
         frozen=True,
@@ -54,8 +70,18 @@ def _options(name: str) -> Any:
         seed: of the first weights; --training.seed is that of the order of rows and of dropout.
         last_n: newest events of each history to read; as many as the schema keeps if not given.
         exclude: names of features, histories and tasks that the model shall not see.
-        json: where to write how it ended for programs: `run`, `step`, `epoch`, `rows`, `loss`, `seconds`, and `valid`,
-            which has the last validation's metrics of every task (as `evaluate` writes them).
+        objective: what a binary task learns by: auto, each row by itself (cross-entropy); softmax or pairwise, the
+            rows of a request against each other, which gives scores and not probabilities. Regression tasks learn by
+            their squared error.
+        task_weights: a task's weight in the sum of losses, as in `click 1 buy 0.5`; 1 if not given.
+        undo_sample_rate: count a row that was kept with share s 1/s times (not by softmax and pairwise).
+        warm_from: a run to take first weights from: rows of tables by key, other weights by name and shape. Its data
+            and its ranker may be others.
+        tensorboard: also write events for TensorBoard, into the folder tensorboard of the run.
+        json: where to write how it ended for programs: `run`, `step`, `epoch`, `rows`, `loss`, `seconds`, `ended`
+            (epochs or early_stop), `best` (`metric`, `value`, `step`, `epoch` of the weights that early stopping kept,
+            else null) and `valid`, the validation metrics of every task (as `evaluate` writes them) of the weights the
+            run ends with.
     """
     return options
 
@@ -63,6 +89,8 @@ def _options(name: str) -> Any:
 def _train(options: Any, name: str, command: str) -> int:
     out = options.out or Path("runs") / name
     data = PreparedData.open(options.data)
+    every = options.training.log_every_steps
+    callbacks = [TensorBoard(out / "tensorboard", every=every)] if options.tensorboard else []
     trained = train_ranker(
         options.ranker,
         data,
@@ -71,15 +99,27 @@ def _train(options: Any, name: str, command: str) -> int:
         seed=options.seed,
         last_n=options.last_n,
         exclude=options.exclude,
+        objective=ObjectiveConfig(
+            binary=options.objective, undo_sample_rate=options.undo_sample_rate, weights=options.task_weights
+        ),
+        warm_from=Run.open(options.warm_from) if options.warm_from else None,
+        callbacks=callbacks,
         how_to_resume=command,
     )
+    if trained.warm:
+        print(trained.warm)
     result = trained.result
     if not result.finished:
         return 130  # stopped by a signal: the loop has said how to resume
     print(f"{out}: {result.step} steps, {result.rows:,} rows, training loss {result.loss:.4f}, {result.seconds:.0f} s")
-    if result.valid:
-        rows = [[task, *(values[name] for name in SHOWN)] for task, values in result.valid.items()]
-        print(table(["validation", *SHOWN], rows))
+    if result.best:
+        best = result.best
+        why = "stopped early" if result.ended == "early_stop" else "all epochs done"
+        print(f"{why}; kept step {best.step} of epoch {best.epoch}, where {best.metric} was {best.value:.4f}")
+    for shown in (SHOWN, SHOWN_REGRESSION):
+        rows = [[task, *(v[name] for name in shown)] for task, v in result.valid.items() if set(shown) <= set(v)]
+        if rows:
+            print(table(["validation", *shown], rows))
     write_json(options.json, {"run": out, **asdict(result)})
     print(f"Next: fullrank evaluate {out} --data {options.data}")
     return 0

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from fullrank.config_json import decode
+from fullrank.config_json import decode, dumps, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
-from fullrank.evaluation.evaluate import Predictions, evaluate, predict_split
+from fullrank.evaluation.evaluate import Predictions, predict_split
 from fullrank.rankers import Ranker, ranker_name, ranker_named
+from fullrank.recipes.validation import EVALUATION_BATCH, Validation, scores_of
 from fullrank.training.callbacks import Callback, Result
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
-from fullrank.training.objectives import ObjectiveConfig
+from fullrank.training.objectives import MultiTask, ObjectiveConfig
+from fullrank.training.origins import Origin
 from fullrank.training.run import Run
+from fullrank.training.warm_start import WarmStart, warm_start
+from fullrank.training.watch import check_watched
 
-EVALUATION_BATCH = 8192
+WARM_START = "warm_start.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run, its ranker with the final weights, and how it ended."""
+    """A run, its ranker with the final weights, how it ended, and what it began with of another run."""
 
     run: Run
     ranker: Ranker
     result: Result
+    warm: WarmStart | None = None
 
 
 def train_ranker(
@@ -42,6 +45,8 @@ def train_ranker(
     seed: int = 0,
     last_n: int | None = None,
     exclude: tuple[str, ...] = (),
+    objective: ObjectiveConfig | MultiTask | None = None,
+    warm_from: Run | None = None,
     callbacks: Sequence[Callback] = (),
     how_to_resume: str = "",
 ) -> Trained:
@@ -52,16 +57,26 @@ def train_ranker(
             the rows and labels it began with, whatever was appended since.
         seed: of the first weights; `training.seed` is that of the order of rows and of dropout.
         last_n: newest events of each history to read (the schema's `max_length` if None).
-        exclude: names of features and histories the model shall not see.
+        exclude: names of features, histories and tasks the model shall not see.
+        objective: what is descended; by the tasks' kinds if None (see `ObjectiveConfig`).
+        warm_from: take first weights from this run where keys and names match (see `warm_start`); what was taken is
+            kept in `warm_start.json`.
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
-    objective = ObjectiveConfig().build(inputs.tasks)
+    if not isinstance(objective, MultiTask):
+        objective = (objective or ObjectiveConfig()).build(inputs.tasks)
     pin, state, transform = data.lineage.pin, data.state, data.transform
+    origin = None if warm_from is None else Origin.of(str(warm_from.path), warm_from.weights())
     if (Path(path) / "run.json").exists():
         there = Run.open(path)
         data.lineage.check(there.record.lineage, str(path))
         pin, state, transform = there.record.lineage, there.record.data or state, there.transform()
         data = data.at(state).pinned(transform)
+        if origin and there.record.warm_from and there.record.warm_from.checkpoint == origin.checkpoint:
+            origin = there.record.warm_from  # the same one, by whatever path
+    has_valid = data.num_rows("valid") > 0
+    scores = scores_of(inputs.tasks) if has_valid else None
+    check_watched(training, scores)  # before there is a folder that another try would have to match
     num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
     run = Run.create(
         path,
@@ -76,27 +91,38 @@ def train_ranker(
         train=training,
         objective=objective,
         data=state,
+        warm_from=origin,
     )
     ranker = config.build(inputs, num_rows, seed)
-    loader = Loader(data, inputs, "train", batch_size=training.batch_size, seed=training.seed, shuffle=True)
-    has_valid = data.num_rows("valid") > 0
-    valid = Loader(data, inputs, "valid", batch_size=EVALUATION_BATCH) if has_valid else None
-
-    def validate(model: nn.Module) -> dict[str, dict[str, float | int]]:
-        assert valid is not None
-        return {task: asdict(metrics) for task, metrics in evaluate(model, valid, inputs.task_names).items()}
-
+    if warm_from is not None and run.latest_checkpoint() is None:
+        report = warm_start(ranker, inputs, transform.id_maps, warm_from, warm_from.weights())
+        (run.path / WARM_START).write_text(dumps(report), encoding="utf-8")
+    loader = Loader(
+        data,
+        inputs,
+        "train",
+        batch_size=training.batch_size,
+        seed=training.seed,
+        shuffle=True,
+        whole_requests=objective.whole_requests,
+    )
     result = train(
         ranker,
         loader,
         objective,
         training,
         run,
-        validate=validate if has_valid else None,
+        validate=Validation(data, inputs) if has_valid else None,
+        scores=scores,
         callbacks=callbacks,
         how_to_resume=how_to_resume,
     )
-    return Trained(run, ranker, result)
+    return Trained(run, ranker, result, _warm(run))
+
+
+def _warm(run: Run) -> WarmStart | None:
+    file = run.path / WARM_START
+    return loads(WarmStart, file.read_text(encoding="utf-8"), str(file)) if file.exists() else None
 
 
 def ranker_class_of(config: Any) -> type[Ranker]:
@@ -111,7 +137,7 @@ def ranker_config(run: Run) -> Any:
 
 
 def load_ranker(run: Run) -> Ranker:
-    """The ranker of a run with its newest weights, in eval mode; reads the run's folder alone."""
+    """The ranker of a run with its weights (see `Run.load_weights`), in eval mode; reads the run's folder alone."""
     record = run.record
     ranker = ranker_config(run).build(record.inputs, record.num_rows, record.seed)
     run.load_weights(ranker)
@@ -123,4 +149,4 @@ def predict(run: Run, ranker: Ranker, data: PreparedData, split: str, *, progres
     data.lineage.check(run.record.lineage, str(run.path))
     inputs = run.record.inputs
     loader = Loader(data.pinned(run.transform()), inputs, split, batch_size=EVALUATION_BATCH)
-    return predict_split(ranker, loader, inputs.task_names, progress=progress)
+    return predict_split(ranker, loader, inputs.tasks, progress=progress)

@@ -308,7 +308,7 @@ class _Training:
         epoch = at.epoch + (at.row > 0)
 
         def seen(watch: Watch, name: str) -> Watch:
-            better, value = self.scores[name], value_of(metrics, name)
+            better, value = self.scores[name], value_of(metrics, name, self.scores)
             return watch.seen(value, better, config.min_improvement, step=at.step, epoch=epoch)
 
         at = replace(at, validated_step=at.step, valid=finite(metrics))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from fullrank.training.callbacks import Result, TaskMetrics
-from fullrank.training.watch import Watch, value_of
+from fullrank.training.watch import Watch
 
 
 class Progress:
@@ -37,8 +37,8 @@ class Progress:
     def validated(self, metrics: TaskMetrics, best: Watch) -> None:
         """Show the validation from now on."""
         if self._metric:
-            place = f"best {best.best:.4f}, epoch {best.epoch}"
-            self._valid = f", {self._metric} {value_of(metrics, self._metric):.4f} ({place})"
+            task, _, name = self._metric.rpartition(".")
+            self._valid = f", {self._metric} {metrics[task][name]:.4f} (best {best.best:.4f}, epoch {best.epoch})"
         else:
             shown = [f"{task} {values['auc']:.4f}" for task, values in metrics.items() if "auc" in values]
             self._valid = f", auc {' '.join(shown)}" if shown else ""

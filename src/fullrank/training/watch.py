@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -37,12 +37,13 @@ class Watch:
         return replace(self, waited=self.waited + 1)
 
 
-def value_of(metrics: TaskMetrics, name: str) -> float:
-    """The metric `name` (TASK.METRIC); one that is not defined cannot be gone by."""
+def value_of(metrics: TaskMetrics, name: str, scores: Iterable[str]) -> float:
+    """The metric `name` (TASK.METRIC) of those that `scores` names; one that is not defined cannot be gone by."""
     task, _, metric = name.rpartition(".")
     value = metrics[task][metric]
     if value is None or value != value:
-        defined = [f"{t}.{m}" for t, values in metrics.items() for m, v in values.items() if v is not None and v == v]
+        values = {f"{t}.{m}": v for t, ofs in metrics.items() for m, v in ofs.items() if v is not None and v == v}
+        defined = [other for other in scores if other in values]
         raise WatchError(
             f"Expected a number for {name}, got {value}: it is not defined on the validation rows. Go by one of "
             f"{', '.join(defined)}."
