@@ -48,7 +48,6 @@ DIN_ = DIN.Config(embedding=EMBEDDING, attention_hidden=(64, 32), hidden=(128, 6
 SASREC_ = SASRecPool.Config(embedding=EMBEDDING, width=32, num_blocks=1, towers=(128, 64))
 WORLD = SimulatorConfig(
     rows=300_000,
-    users=2_000,
     ads=480,
     campaigns=40,
     categories=8,
@@ -77,6 +76,7 @@ class Case:
     last_n: int = 20
     epochs: int = 4
     rows: int = 300_000
+    users: int = 2_000
 
 
 def strong(**effects: float) -> Effects:
@@ -113,6 +113,7 @@ CASES = (
         can=(DIN_, SASREC_),
         cannot=(FM_, DCN_),
         reads=(*FEATURES, "clicked"),
+        blind=("clicked",),  # with it, the mean of events finds most of what is liked for long
     ),
     Case(
         name="last_event",
@@ -127,7 +128,8 @@ CASES = (
         can=(DIN_,),
         cannot=(FM_,),
         reads=(*FEATURES, "shown"),
-        last_n=100,
+        last_n=60,
+        users=15_000,  # few showings a user: fatigue is nearly whole after twenty
     ),
     Case(
         name="position",
@@ -143,7 +145,7 @@ CASES = (
 
 def run(case: Case, seed: int, folder: Path) -> list[dict[str, Any]]:
     """Base, oracle and models of one case on one log."""
-    log = SimulatedLog(replace(WORLD, seed=seed, rows=case.rows, click=case.click))
+    log = SimulatedLog(replace(WORLD, seed=seed, rows=case.rows, users=case.users, click=case.click))
     prepare(log, folder / "data", split=ByTime(valid=0.05, test=0.2))
     data = PreparedData.open(folder / "data")
     wanted = dict.fromkeys([*case.reads])
