@@ -142,26 +142,28 @@ def whole(world, tmp_path_factory: pytest.TempPathFactory) -> Daily:
 
 @pytest.fixture(scope="module")
 def chain(world, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """Gone on with each partition as it came: the run after each."""
+    """Gone on with each day as it came, after its late labels: the run after each."""
     folder, run = world
     data, runs = PreparedData.open(folder), [run]
-    for count in range(2, len(data.partitions) + 1):
+    for count in (3, 5, 7):
         at = tmp_path_factory.mktemp("chain") / str(count)
         runs.append(continue_run(runs[-1], until(data, count), at).run)
     return runs
 
 
-def test_one_by_one_is_all_at_once(world, whole: Daily, chain: list[Run]) -> None:
+def test_day_by_day_is_all_at_once(world, whole: Daily, chain: list[Run]) -> None:
     folder, run = world
     assert_same(whole.run, chain[-1])
     began, ended = (r.latest_checkpoint().position for r in (run, whole.run))
-    assert ended.step > began.step and ended.epoch == began.epoch + 6 and whole.result.step == ended.step
+    assert ended.step > began.step and ended.epoch == began.epoch + 3 and whole.result.step == ended.step
     record, newest = whole.run.record, PreparedData.open(folder)
     assert record.lineage == newest.lineage.pin and record.data == newest.state
     assert record.num_rows == {name: m.num_rows for name, m in newest.transform.id_maps.items()}
     assert record.num_rows["user"] > run.record.num_rows["user"]
-    stages = [(stage.partition, stage.kind) for stage in record.continues.stages]
-    assert stages == [(entry.name, entry.kind) for entry in newest.manifest.partitions[1:]]
+    names = [entry.name for entry in newest.manifest.partitions]
+    stages = record.continues.stages
+    assert [stage.partitions for stage in stages] == [tuple(names[i : i + 2]) for i in (1, 3, 5)]
+    assert [stage.day for stage in stages] == names[2::2]
     assert record.continues.origin.run == str(run.path) and record.continues.origin.step == began.step
     loaded = load_ranker(Run.open(whole.run.path))
     assert loaded.tables.plan.places["user.main"][2].num_rows == record.num_rows["user"]
@@ -188,7 +190,7 @@ def test_every_label_is_learned_once(world, whole: Daily) -> None:
     learned, rows = 0, 0
     since = continues.since
     for stage in continues.stages:
-        now = DataState(partitions=(*since.partitions, stage.partition), as_of=stage.as_of)
+        now = DataState(partitions=(*since.partitions, *stage.partitions), as_of=stage.as_of)
         loader = Loader(data.at(now), inputs, "train", batch_size=64, since=since)
         learned += sum(int(batch.labels.known_BK.sum()) for batch in loader.epoch(0))
         rows, since = rows + loader.num_rows, now
@@ -198,11 +200,10 @@ def test_every_label_is_learned_once(world, whole: Daily) -> None:
 
 
 def test_days_are_measured_before_they_are_learned(world, whole: Daily, chain: list[Run]) -> None:
-    """By another route: predict each day with the run of the partitions before, in its ids, with labels of the end."""
+    """By another route: predict each day with the run of the days before, in its ids, with labels of the end."""
     data, inputs = PreparedData.open(world[0]), world[1].record.inputs
     found = []
-    for index in (2, 4, 6):  # each day comes after its corrections
-        before = chain[index - 1]
+    for before, index in zip(chain, (2, 4, 6), strict=False):
         seen = data.pinned(before.transform())
         batches = [
             batch
@@ -333,8 +334,6 @@ def test_the_best_weights_are_gone_on_with(tmp_path: Path) -> None:
     rows = [Loader(view, inputs, split, batch_size=512, partitions=(2,)) for split in splits]
     known = [predict_split(best, loader, inputs.tasks).metrics("click") for loader in rows]
     mean = sum(m.log_loss * m.rows for m in known) / sum(m.rows for m in known)
-    # the corrections partition before the day has no label to teach, so the day meets the run's own weights
-    assert done.run.record.continues.stages[0].kind == "corrections"
     assert done.days[0]["log_loss"] == pytest.approx(mean)
 
 
@@ -355,3 +354,19 @@ def test_what_cannot_go_on_says_why(world, tmp_path: Path) -> None:
     done = continue_run(run, until(data, 2), tmp_path / "run").run
     with pytest.raises(RunError, match=r"run to continue .*run, it continues .*first at step \d+"):
         continue_run(done, data, done.path)
+
+
+def test_late_labels_after_the_last_day_are_a_stage_of_their_own(world, tmp_path: Path) -> None:
+    folder, run = world
+    data = until(PreparedData.open(folder), 4)
+    done = continue_run(run, data, tmp_path / "run")
+    names = [entry.name for entry in data.manifest.partitions]
+    stages = done.run.record.continues.stages
+    assert [(stage.partitions, stage.day) for stage in stages] == [
+        (tuple(names[1:3]), names[2]),
+        ((names[3],), ""),
+    ]
+    assert [day["partition"] for day in done.days] == [names[2]] * 2  # nothing to measure in the second
+    shorter = continue_run(run, until(data, 3), tmp_path / "shorter")
+    assert done.result.rows > shorter.result.rows  # but windows that closed by then are learned
+    assert_same(done.run, continue_run(shorter.run, data, tmp_path / "then").run)

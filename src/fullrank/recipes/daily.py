@@ -1,10 +1,14 @@
 """The daily loop: a run goes on with what was appended to its data, and is measured on each day before it learns it.
 
-Every partition that the run has not seen is a stage. A stage of rows is first predicted, by the ranker as it was in
-force the day before: its own id maps, so that new keys are unknown to it. Then tables grow, and one pass goes over the
-labels that became known by the stage: those of the new partition that count, and of older ones those whose window
-closed or that came late. So every label is learned once, when it is known. Stages one by one or all in one command
-leave the same weights, bit for bit.
+Every partition of rows that the run has not seen is a stage, with the late labels appended before it; late labels after
+the last one are a stage, too. The rows are first predicted, by the ranker as it was in force that day: before the late
+labels that came by its end, and by its own id maps, so that new keys are unknown to it. Then tables grow, and one pass
+goes over the labels that became known by the stage: those of the new partition that count, and of older ones those
+whose window closed or that came late. So every label is learned once, when it is known. Day by day or all in one
+command leave the same weights, bit for bit.
+
+Late labels share the day's pass (our choice): where a pass over conversions alone came between two days, it moved what
+clicks are predicted from, and clicks were predicted just after it.
 
 When not to use it: after a change of ranker or settings (see `warm_start`), or where old labels were corrected: what
 was learned of them stays.
@@ -28,7 +32,8 @@ from fullrank.data.transform import Transform
 from fullrank.evaluation.evaluate import predict_split
 from fullrank.rankers import Ranker
 from fullrank.recipes.stages import PARTS, StageRun, advanced, first_state, grown, one_pass
-from fullrank.recipes.train import EVALUATION_BATCH, ranker_config
+from fullrank.recipes.train import ranker_config
+from fullrank.recipes.validation import EVALUATION_BATCH
 from fullrank.training.callbacks import Callback, Result
 from fullrank.training.checkpoint import Checkpoint
 from fullrank.training.loop import train
@@ -132,11 +137,11 @@ class _Stages:
         return self._finish(state)
 
     def _begin(self, number: int, ranker: Ranker, state: Checkpoint, num_rows: int) -> Checkpoint:
-        """Measure the stage's rows, if it has any, then grow: what the stage's pass begins with."""
+        """Measure the stage's day, if it has one, then grow: what the stage's pass begins with."""
         stage, position = self.stages[number], state.position
         log = MetricsLog(self.run.path / "metrics.jsonl", position.metrics_bytes)
         try:
-            if stage.kind == "rows":
+            if stage.day:
                 load_weights(ranker, state, averaged=True)
                 at = {"step": position.step, "epoch": position.epoch, "rows": position.rows}
                 for line in self._measured(number, ranker):
@@ -148,8 +153,8 @@ class _Stages:
         return advanced(state, replace(position, epoch_rows=num_rows, metrics_bytes=written), parts)
 
     def _measured(self, number: int, ranker: Ranker) -> Iterator[dict[str, Any]]:
-        """A line a task: the ranker before the stage on all rows of the stage's partition."""
-        inputs, name = self.record.inputs, self.stages[number].partition
+        """A line a task: the ranker before the stage on all rows of the stage's day."""
+        inputs, name = self.record.inputs, self.stages[number].day
         seen = self.end.pinned(self._transform(number - 1))
         entry = self.end.manifest.partitions[self.index[name]]
         rows = _AllSplits(
@@ -201,7 +206,7 @@ class _Stages:
             if number < 0:
                 self.fitted[number] = self.source.transform()
             else:
-                self.fitted[number] = transform_at(self.data, self.index[self.stages[number].partition])
+                self.fitted[number] = transform_at(self.data, self.index[self.stages[number].partitions[-1]])
         return self.fitted[number]
 
     def _loader(self, number: int) -> Loader:
@@ -220,7 +225,7 @@ class _Stages:
     def _state(self, number: int) -> DataState:
         if number < 0:
             return self.since
-        names = tuple(stage.partition for stage in self.stages[: number + 1])
+        names = tuple(name for stage in self.stages[: number + 1] for name in stage.partitions)
         return DataState(partitions=(*self.since.partitions, *names), as_of=self.stages[number].as_of)
 
 
@@ -244,11 +249,15 @@ def _created(path: Path, source: Run, data: PreparedData) -> Run:
     if record.data is None:
         raise RunError(f"Expected {source.path} to be a run of prepared data, it names none: there is no next day.")
     since = _renamed(record.data, data)
-    stages, as_of = [], since.as_of
+    stages, names, as_of = [], [], since.as_of
     for entry, state in zip(data.manifest.partitions, states(data), strict=True):
         if entry.name not in since.partitions:
+            names.append(entry.name)
             as_of = max(as_of, state.as_of)
-            stages.append(Stage(partition=entry.name, kind=entry.kind, as_of=as_of))
+            if entry.kind == "rows" or entry is data.manifest.partitions[-1]:
+                day = entry.name if entry.kind == "rows" else ""
+                stages.append(Stage(partitions=tuple(names), day=day, as_of=as_of))
+                names = []
     if not stages:
         raise RunError(
             f"Expected {data.folder} to have a partition that {source.path} has not seen, it has none. "
@@ -267,7 +276,7 @@ def _created(path: Path, source: Run, data: PreparedData) -> Run:
         lineage=data.lineage.pin,
         train=record.train,
         objective=decode(MultiTask, record.objective, f"{source.path / 'run.json'}: objective"),
-        data=DataState(partitions=(*since.partitions, *(stage.partition for stage in stages)), as_of=as_of),
+        data=DataState(partitions=(*since.partitions, *(n for stage in stages for n in stage.partitions)), as_of=as_of),
         continues=Continued(
             origin=Origin.of(str(source.path), newest),
             since=since,

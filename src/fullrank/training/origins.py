@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fullrank.data.partitions import DataState
 
@@ -27,17 +27,19 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One partition that a continued run goes through, and what was known when it was appended."""
+    """What a continued run learns in one pass: `partitions`, and what was known when the last of them was appended. It
+    is a day with the late labels that came before it; the last stage may be late labels alone. `day`: the partition of
+    rows, empty if there is none."""
 
-    partition: str
-    kind: Literal["rows", "corrections"]
+    partitions: tuple[str, ...]
+    day: str
     as_of: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Continued:
     """A run that began with all that another had: weights, optimizer state, step count. `since`: what the other had
-    seen of the data. `stages`: one a partition since, in order; the first is epoch `epoch` of the order of rows."""
+    seen of the data. `stages`: what came since, in order; the first is epoch `epoch` of the order of rows."""
 
     origin: Origin
     since: DataState

@@ -105,6 +105,8 @@ def warm_start(
             matched=matched, new=own - matched, dropped=len(stored[name]) - _first(there) - met
         )
     dense, theirs_dense = dense_tensors(ranker), checkpoint.tensors("dense")
+    if checkpoint.has("average"):
+        theirs_dense |= checkpoint.tensors("average")
     both = [name for name in dense if name in theirs_dense]
     taken = [name for name in both if dense[name].shape == theirs_dense[name].shape]
     for name in taken:
