@@ -33,7 +33,7 @@ from fullrank.rankers import DCNv2, RankMixer
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.train import train_ranker
 from fullrank.training.config import TrainConfig
-from fullrank.training.objectives import MultiTask
+from fullrank.training.objectives import MultiTask, ObjectiveConfig
 from fullrank.training.run import Run
 
 TRAINING = TrainConfig(
@@ -98,7 +98,11 @@ LOGS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _train(data: Path, run: Path, ranker: str, die_at: int) -> None:
+# of a log with several rows a request: the rows of each against each other, so that no batch may cut one
+OBJECTIVES = {"ratings": ObjectiveConfig(), "taac": ObjectiveConfig(), "ads": ObjectiveConfig(binary="softmax")}
+
+
+def _train(data: Path, run: Path, ranker: str, objective: ObjectiveConfig, die_at: int) -> None:
     """The child: train, and die in the `die_at`-th micro-batch (0: never)."""
     import threading
 
@@ -119,13 +123,13 @@ def _train(data: Path, run: Path, ranker: str, die_at: int) -> None:
         return whole(self, output, batch)
 
     MultiTask.__call__ = dying
-    train_ranker(RANKERS[ranker], PreparedData.open(data), run, TRAINING)
+    train_ranker(RANKERS[ranker], PreparedData.open(data), run, TRAINING, objective=objective)
 
 
-def _child(data: Path, run: Path, ranker: str, die_at: int = 0) -> int:
+def _child(data: Path, run: Path, ranker: str, objective: ObjectiveConfig, die_at: int = 0) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fullrank.recipes.train", "torch._dynamo"])
-    process = context.Process(target=_train, args=(data, run, ranker, die_at))
+    process = context.Process(target=_train, args=(data, run, ranker, objective, die_at))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -146,7 +150,8 @@ def _left(run: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
 def test_law4_killed_and_resumed_is_undisturbed(tmp_path: Path, log: str, ranker: str) -> None:
     data = tmp_path / "data"
     LOGS[log](data)
-    assert _child(data, tmp_path / "whole", ranker) == 0
+    objective = OBJECTIVES[log]
+    assert _child(data, tmp_path / "whole", ranker, objective) == 0
     lines, tensors = _left(tmp_path / "whole")
     steps = max(line["step"] for line in lines)
     seed = secrets.randbits(32)
@@ -155,8 +160,8 @@ def test_law4_killed_and_resumed_is_undisturbed(tmp_path: Path, log: str, ranker
     print(f"seed {seed}, {steps} steps, killed in micro-batches {moments} of the sittings")
     killed = tmp_path / "killed"
     for moment in moments:
-        assert _child(data, killed, ranker, moment) in (-signal.SIGKILL, 0)
-    assert _child(data, killed, ranker) == 0
+        assert _child(data, killed, ranker, objective, moment) in (-signal.SIGKILL, 0)
+    assert _child(data, killed, ranker, objective) == 0
     again, resumed = _left(killed)
     assert again == lines
     assert resumed.keys() == tensors.keys()
