@@ -143,9 +143,8 @@ class Loader:
         requests = np.arange(len(packed.time_R))
         if self.shuffle:
             requests = self._random(epoch, window + 1).permutation(len(packed.time_R))
-        start = np.searchsorted(packed.request_of_row, requests, side="left")
-        end = np.searchsorted(packed.request_of_row, requests, side="right")
-        return start, end
+        end = np.bincount(packed.request_of_row, minlength=len(packed.time_R)).cumsum()  # rows stand by request
+        return np.concatenate([[0], end[:-1]])[requests], end[requests]
 
     def _pack(self, block: BlockRef) -> Packed:
         encoded = self.data.read(block, self.inputs)
