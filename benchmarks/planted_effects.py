@@ -32,7 +32,8 @@ from fullrank.data.splits import ByTime
 from fullrank.evaluation.metrics import auc
 from fullrank.evaluation.oracle import oracle_metrics
 from fullrank.features.tables import TableOptimizer
-from fullrank.rankers import DIN, FM, LR, DCNv2, SASRecPool
+from fullrank.features.tokenizer import TokenizerConfig
+from fullrank.rankers import DIN, FM, LR, DCNv2, FieldTransformer, SASRecPool
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.rankers.linear_part import LinearConfig
 from fullrank.recipes.train import predict, train_ranker
@@ -46,11 +47,13 @@ FM_ = FM.Config(embedding=EMBEDDING, linear=LINEAR)
 DCN_ = DCNv2.Config(embedding=EMBEDDING, num_cross_layers=3, hidden=(128, 64))
 DIN_ = DIN.Config(embedding=EMBEDDING, attention_hidden=(64, 32), hidden=(128, 64))
 SASREC_ = SASRecPool.Config(embedding=EMBEDDING, width=32, num_blocks=1, towers=(128, 64))
+TRANSFORMER_ = FieldTransformer.Config(
+    embedding=EMBEDDING, tokenizer=TokenizerConfig(mode="field", token_width=32), expansion=2
+)
 WORLD = SimulatorConfig(
     rows=300_000,
     ads=480,
     campaigns=40,
-    categories=8,
     new_keys_per_day=0.0,
     drift=0.0,
     explore=1.0,
@@ -77,6 +80,7 @@ class Case:
     epochs: int = 4
     rows: int = 300_000
     users: int = 2_000
+    categories: int = 8
 
 
 def strong(**effects: float) -> Effects:
@@ -118,9 +122,11 @@ CASES = (
     Case(
         name="last_event",
         click=strong(last_event=2.0),
-        can=(DIN_, SASREC_),
+        can=(TRANSFORMER_,),  # DIN lies between: it knows how old an event is, not which is the newest of its kind
         cannot=(FM_, DCN_),
         reads=(*FEATURES, "clicked"),
+        last_n=8,
+        categories=4,
     ),
     Case(
         name="repeated_exposure",
@@ -145,7 +151,8 @@ CASES = (
 
 def run(case: Case, seed: int, folder: Path) -> list[dict[str, Any]]:
     """Base, oracle and models of one case on one log."""
-    log = SimulatedLog(replace(WORLD, seed=seed, rows=case.rows, users=case.users, click=case.click))
+    size = {"rows": case.rows, "users": case.users, "categories": case.categories}
+    log = SimulatedLog(replace(WORLD, **size, seed=seed, click=case.click))
     prepare(log, folder / "data", split=ByTime(valid=0.05, test=0.2))
     data = PreparedData.open(folder / "data")
     wanted = dict.fromkeys([*case.reads])
