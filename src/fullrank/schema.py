@@ -15,6 +15,7 @@ from fullrank.schema_checks import (
     at_least,
     check_features,
     check_funnel,
+    check_time_columns,
     checked_name,
     did_you_mean,
     once,
@@ -31,6 +32,7 @@ __all__ = [  # with what every user of a schema needs beside it
     "Schema",
     "SchemaError",
     "Task",
+    "TimeColumn",
     "did_you_mean",
 ]
 
@@ -279,10 +281,23 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeColumn:
+    """A column of times (`name`) whose numbers are in a unit of its own: logs are joined from systems that count in
+    seconds and others that count in milliseconds."""
+
+    name: str
+    unit: Literal["s", "ms", "us"]
+
+    def __post_init__(self) -> None:
+        one_of(f"unit of time column {self.name!r}", self.unit, Literal["s", "ms", "us"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schema:
-    """All of it. `time_unit` is the unit of every time column (dates and timestamps are taken as they are);
-    `position` says that the log has an order and no clock. `time_sorted` promises rows in time order: a row that
-    breaks the promise is an error. Key spaces not listed get the defaults of `KeySpace`."""
+    """All of it. `time_unit` is the unit of every time column (dates and timestamps are taken as they are) but those
+    in `time_columns`, which have their own; `position` says that the log has an order and no clock. `time_sorted`
+    promises rows in time order: a row that breaks the promise is an error. Key spaces not listed get the defaults of
+    `KeySpace`."""
 
     name: str = "log"
     roles: Roles = field(default_factory=Roles)
@@ -292,6 +307,7 @@ class Schema:
     histories: tuple[History, ...] = ()
     tasks: tuple[Task, ...] = ()
     key_spaces: tuple[KeySpace, ...] = ()
+    time_columns: tuple[TimeColumn, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("time_unit", self.time_unit, TimeUnit)
@@ -310,6 +326,7 @@ class Schema:
                 raise SchemaError(f"History {history.name!r} is by_user: it needs the role `user`.")
             if not (self.roles.time or self.roles.order) and history.layout == "by_user":
                 raise SchemaError(f"History {history.name!r} is by_user: it needs the role `time` or `order`.")
+        check_time_columns(self)
         check_features(self)
         check_funnel(self)
         used = self.used_key_spaces()
@@ -317,6 +334,13 @@ class Schema:
             if space.name not in used:
                 near = did_you_mean(space.name, used)
                 raise SchemaError(f"No feature or history uses key space {space.name!r}, only {list(used)}.{near}")
+
+    def unit_of(self, column: str) -> TimeUnit:
+        """The unit of the numbers in a column of times."""
+        for own in self.time_columns:
+            if own.name == column:
+                return own.unit
+        return self.time_unit
 
     def key_space(self, name: str) -> KeySpace:
         """The declared key space of that name, or one with the defaults."""

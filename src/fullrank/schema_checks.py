@@ -66,6 +66,20 @@ def check_features(schema: Schema) -> None:
                 )
 
 
+def check_time_columns(schema: Schema) -> None:
+    """Units of their own have columns of times alone, beside a clock."""
+    times = {schema.roles.time, *(task.label_time for task in schema.tasks), *(h.time for h in schema.histories)}
+    times |= {outcome.time for history in schema.histories for outcome in history.outcomes}
+    once("time column", [own.name for own in schema.time_columns])
+    for own in schema.time_columns:
+        if schema.time_unit == "position":
+            raise SchemaError(f"Time column {own.name!r} has a unit, but time_unit is 'position': there is no clock.")
+        if own.name not in times or not own.name:
+            known = sorted(times - {""})
+            near = did_you_mean(own.name, known)
+            raise SchemaError(f"Expected time column {own.name!r} to be one of the columns of times {known}.{near}")
+
+
 def check_funnel(schema: Schema) -> None:
     """Parents exist, are binary, and lead to a task without a parent."""
     tasks = {task.name: task for task in schema.tasks}

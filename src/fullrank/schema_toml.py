@@ -1,9 +1,9 @@
 """A schema as TOML, for people to read and edit: `from_toml(to_toml(schema)) == schema`, exactly.
 
 The layout follows the dataclasses: `name`, `time_unit`, `[roles]`, and one `[[feature]]`, `[[history]]` (with
-`[[history.feature]]` and `[[history.outcome]]`), `[[task]]` and `[[key_space]]` for each member. Whatever has its
-default is not written. The reader is as strict as the dataclasses: an unknown key, a wrong type or a missing key is an
-error that says where it is and which key may have been meant.
+`[[history.feature]]` and `[[history.outcome]]`), `[[task]]`, `[[key_space]]` and `[[time_column]]` for each member.
+Whatever has its default is not written. The reader is as strict as the dataclasses: an unknown key, a wrong type or a
+missing key is an error that says where it is and which key may have been meant.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SINGULAR = {
     "outcomes": "outcome",
     "tasks": "task",
     "key_spaces": "key_space",
+    "time_columns": "time_column",
 }
 _KINDS = {
     str: "a string",

@@ -18,7 +18,7 @@ from fullrank.data import infer_histories, infer_tasks
 from fullrank.data.infer_features import Kind, kind_of, one_value_per_key, owner_of, weights_for, why_useless
 from fullrank.data.infer_names import is_action_name, is_label_name, is_prediction_name, is_time_name, role_rank
 from fullrank.data.infer_sample import SAMPLE_ROWS, Column, Sample, read_sample
-from fullrank.schema import Feature, History, Roles, Schema, Task, TimeUnit
+from fullrank.schema import Feature, History, Roles, Schema, Task, TimeColumn, TimeUnit
 from fullrank.schema_toml import to_toml
 
 _UNITS: tuple[tuple[float, TimeUnit], ...] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))  # below this: that unit
@@ -58,6 +58,7 @@ class _Guesser:
     left_out: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    units: dict[str, TimeUnit] = field(default_factory=dict)
 
     def guess(self) -> Guess:
         self._key_roles()
@@ -74,6 +75,7 @@ class _Guesser:
             features=tuple(features),
             histories=tuple(histories),
             tasks=tuple(tasks),
+            time_columns=tuple(TimeColumn(name=name, unit=unit) for name, unit in self.units.items()),  # pyright: ignore[reportArgumentType]  # not 'position'
         )
         self._frame()
         return Guess(schema, self.comments, tuple(self.missing))
@@ -168,6 +170,7 @@ class _Guesser:
         self.used |= {column.name for column in found.columns}
         self.comments |= found.comments
         self.left_out |= found.left_out
+        self._units(found.units)
         if not found.tasks:
             near = [c.name for c in self.sample.columns if c.is_binary and c.distinct == 2 and c.name not in self.used]
             hint = f" Columns of 0 and 1 here: {', '.join(near)}." if near else ""
@@ -177,6 +180,13 @@ class _Guesser:
             )
         return [task for task, _ in found.tasks.values()]
 
+    def _units(self, found: dict[str, TimeUnit]) -> None:
+        """Columns of times that are not in the log's own unit."""
+        own = "has dates" if (time := self.roles.get("time")) and time.type == "time" else f"is in {self.unit!r}"
+        for name, unit in found.items():
+            self.units[name] = unit
+            self.comments[f"time_column.{name}"] = f"in {unit!r}, while the row's time {own}: only so they fit together"
+
     def _histories(self, tasks: list[Task]) -> list[History]:
         roles = Roles(**{role: column.name for role, column in self.roles.items()})
         inline = infer_histories.inline(self.sample, self.roles.get("item"), self.roles.get("time"), self.unit)
@@ -184,6 +194,7 @@ class _Guesser:
         for found in (*inline, infer_histories.from_log(self.sample, roles, self.tasks)):
             self.left_out |= found.left_out
             self.used |= {column.name for column in found.columns}
+            self._units(found.units)
             if found.history is not None:
                 name = _unique(_name_of(found.history.name), {history.name for history in histories})
                 old = f"history.{found.history.name}"
@@ -194,7 +205,6 @@ class _Guesser:
 
     def _features(self) -> list[Feature]:
         user, item, request = (self.roles.get(role) for role in ("user", "item", "request"))
-        separator = "" if self.path.suffix.lower() in (".parquet", ".pq") else "|"
         lists = [column for column in self.sample.columns if column.is_list and column.name not in self.used]
         weights = {id(c): found for c in lists if c.type != "numbers" and (found := weights_for(c, lists))}
         self.used |= {column.name for column in weights.values()}
@@ -213,7 +223,7 @@ class _Guesser:
                 self.left_out[column.name] = useless
                 continue
             owned = owner_of(column, user, item, request)
-            kind = kind_of(column, owned, separator)
+            kind = kind_of(column, owned)
             if kind.kind is None:
                 self.left_out.setdefault(column.name, kind.reason)
                 continue

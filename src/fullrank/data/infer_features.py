@@ -20,9 +20,12 @@ from fullrank.data.infer_names import (
     is_time_name,
 )
 from fullrank.data.infer_sample import Column
+from fullrank.data.normalise_lists import SEPARATOR
 from fullrank.schema import FeatureKind, Owner, Scale
 
 _EVIDENCE = 10  # disagreements that chance alone would make, before we believe that there are none for a reason
+_SOME = 0.02  # of a column's texts hold a separator: then it may part values (our choice)
+_MOST = 0.5  # of a column's texts are numbers: then the others are worth a word
 _REPEATS = 20  # an integer that comes this often on average is rather a code than an amount
 
 
@@ -104,8 +107,8 @@ def why_useless(column: Column) -> str:
     return ""
 
 
-def kind_of(column: Column, owned: Owned, separator: str) -> Kind:
-    """What kind of input the column makes. `separator` splits texts into lists ("" where the format has real ones)."""
+def kind_of(column: Column, owned: Owned) -> Kind:
+    """What kind of input the column makes."""
     count = f"{column.distinct:,} distinct value{'s' * (column.distinct != 1)} in {column.rows:,} rows"
     if column.is_list:
         return _kind_of_list(column)
@@ -113,8 +116,8 @@ def kind_of(column: Column, owned: Owned, separator: str) -> Kind:
         return Kind("numeric", f"numeric: numbers with fractions, {_range(column)}", _scale(column))
     if column.type == "bool":
         return Kind("categorical", "categorical: true or false")
-    if column.type == "text" and separator and _is_split(column, separator):
-        return Kind("multi", f"multi: texts with {separator!r} between values")
+    if column.type == "text" and _is_split(column):
+        return Kind("multi", f"multi: texts with {SEPARATOR!r} between values")
     if column.type == "text" and _is_free(column, owned):
         if owned.of == "item":
             return Kind("text", f"text: {count}; kept with the item, nothing encodes it yet")
@@ -122,7 +125,7 @@ def kind_of(column: Column, owned: Owned, separator: str) -> Kind:
     if column.distinct > 0.95 * column.present and column.present > 20 and owned.of != "item":
         return Kind(None, f"{count}: a value that does not come again teaches nothing")
     if column.type == "text":
-        return Kind("categorical", f"categorical: texts, {count}")
+        return Kind("categorical", f"categorical: texts, {count}{_oddity(column)}")
     return _kind_of_integer(column, count)
 
 
@@ -147,7 +150,7 @@ def _looks_like_time(column: Column) -> bool:
 
 
 def _kind_of_list(column: Column) -> Kind:
-    values = f"{column.distinct:,} distinct values in lists"
+    values = f"{column.distinct:,} distinct values in {'JSON arrays' if column.is_json else 'lists'}"
     if column.type != "numbers":
         return Kind("multi", f"multi: {values} of {np.mean(column.lengths):.1f} on average")
     lengths = column.lengths[column.lengths > 0]
@@ -185,11 +188,27 @@ def _range(column: Column) -> str:
     return f"from {column.numbers.min():g} to {column.numbers.max():g}"
 
 
-def _is_split(column: Column, separator: str) -> bool:
+def _is_split(column: Column) -> bool:
     present = column.array.drop_null()
-    split = pc.sum(pc.match_substring(present, separator)).as_py()
-    pieces = pc.unique(pc.split_pattern(present, separator).flatten())
-    return split >= 0.02 * len(present) and len(pieces) < max(column.distinct, 3)
+    split = pc.sum(pc.match_substring(present, SEPARATOR)).as_py()
+    pieces = pc.unique(pc.split_pattern(present, SEPARATOR).flatten())
+    return split >= _SOME * len(present) and len(pieces) < max(column.distinct, 3)
+
+
+def _oddity(column: Column) -> str:
+    """What looks unlike the rest in a column of texts, and the edit that would make more of it."""
+    present = column.array.drop_null()
+    split = (pc.sum(pc.match_substring(present, SEPARATOR)).as_py() or 0) / max(len(present), 1)
+    if split >= _SOME:
+        return f". {split:.0%} of them hold {SEPARATOR!r}: if that parts values, set kind = 'multi'"
+    numbers = pc.match_substring_regex(column.array, r"^\s*-?[0-9]+(\.[0-9]+)?\s*$")
+    share = (pc.sum(numbers).as_py() or 0) / max(len(present), 1)
+    if _MOST <= share < 1:
+        other = pc.index(pc.fill_null(numbers, True), False).as_py()
+        value = _shown(column.array[other].as_py())
+        first = f"{share:.1%} of them are numbers, the first other is {value} in row {other + 1:,}"
+        return f". {first}: if that is a slip, mend the log and set kind = 'numeric'"
+    return ""
 
 
 def _is_free(column: Column, owned: Owned) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from fullrank.data.infer_features import share_known
 from fullrank.data.infer_names import HISTORY_WORDS, ITEM_WORDS, is_action_name, is_time_name
 from fullrank.data.infer_sample import Column, Sample
+from fullrank.data.infer_tasks import UNITS
 from fullrank.schema import EventFeature, EventOutcome, History, Roles, Task, TimeUnit
 
 _NEWEST = 100
@@ -25,6 +26,7 @@ class Found:
     comments: dict[str, str] = field(default_factory=dict)
     columns: list[Column] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    units: dict[str, TimeUnit] = field(default_factory=dict)
 
 
 def from_log(sample: Sample, roles: Roles, tasks: Mapping[str, tuple[Task, Column]]) -> Found:
@@ -86,7 +88,7 @@ def _one_inline(
 ) -> Found:
     integers = [c for c in columns if c.type == "integers"]
     times = [c for c in integers if is_time_name(c)]
-    times = times or [c for c in integers if row_time and _just_before(c, row_time, unit)]
+    times = times or [c for c in integers if row_time and any(_just_before(c, row_time, unit, u) for u in UNITS)]
     keys = [c for c in columns if c.type in ("integers", "texts") and c not in times]
     if not keys:
         return Found(None, left_out={c.name: "a list of a history that has no item column" for c in columns})
@@ -96,8 +98,13 @@ def _one_inline(
     shared = shares[events.name] >= _SHARED
     order, problem = "oldest_first", ""
     time = times[0] if times else None
+    own: TimeUnit = unit
     if time is not None:
-        order, problem = _order_of(time, row_time, unit)
+        order, problem = _order_of(time, row_time, unit, own)
+        for other in UNITS if problem and row_time else ():
+            if other != unit and _just_before(time, row_time, unit, other):  # pyright: ignore[reportArgumentType]  # row_time is there
+                own = other
+                order, problem = _order_of(time, row_time, unit, own)
     if problem:
         return Found(None, left_out={c.name: f"a list of history {name!r}, whose times {problem}" for c in columns})
     rest = [c for c in columns if c is not events and c is not time]
@@ -124,11 +131,13 @@ def _one_inline(
         why += f", and shares ids with the role item ({shares[events.name]:.0%} of its values are items of the log)"
     if time is None:
         why += ". No list of times: taken as oldest first, check it"
-    return Found(history, {f"history.{name}": why}, columns)
+    units: dict[str, TimeUnit] = {time.name: own} if time is not None and own != unit else {}
+    return Found(history, {f"history.{name}": why}, columns, units=units)
 
 
-def _order_of(time: Column, row_time: Column | None, unit: TimeUnit) -> tuple[str, str]:
-    """How the events of a row are ordered, and what is wrong with their times (an empty string if nothing is)."""
+def _order_of(time: Column, row_time: Column | None, unit: TimeUnit, own: TimeUnit) -> tuple[str, str]:
+    """How the events of a row are ordered, their times being in `own`, and what is wrong with these (an empty string
+    if nothing is)."""
     if time.flat.null_count:
         return "", "are missing in places"
     values, lengths = time.numbers, time.lengths
@@ -137,7 +146,7 @@ def _order_of(time: Column, row_time: Column | None, unit: TimeUnit) -> tuple[st
     step = step[owner[1:] == owner[:-1]]
     if row_time is not None:
         rows = row_time.seconds(unit)[owner]
-        later = float((values / _per_second(unit) > rows).mean()) if len(values) else 0.0
+        later = float((values / _per_second(own) > rows).mean()) if len(values) else 0.0
         if later:
             return "", f"are later than the row's own in {later:.1%} of the events (or in another unit)"
     if not (step < 0).any():
@@ -145,10 +154,10 @@ def _order_of(time: Column, row_time: Column | None, unit: TimeUnit) -> tuple[st
     return ("newest_first", "") if not (step > 0).any() else ("", "are not in order within a row")
 
 
-def _just_before(column: Column, row_time: Column, unit: TimeUnit) -> bool:
-    """Whether every value, as a time, lies within the ten years before its row: no id does so by chance."""
+def _just_before(column: Column, row_time: Column, unit: TimeUnit, own: TimeUnit) -> bool:
+    """Whether every value, as a time in `own`, lies within the ten years before its row: no id does so by chance."""
     rows = row_time.seconds(unit)[np.repeat(np.arange(len(column.lengths)), column.lengths)]
-    age = rows - column.numbers / _per_second(unit) if not column.flat.null_count else np.array([-1.0])
+    age = rows - column.numbers / _per_second(own) if not column.flat.null_count else np.array([-1.0])
     return len(age) > 0 and float(rows.min()) > _TEN_YEARS and age.min() >= 0 and age.max() < _TEN_YEARS
 
 

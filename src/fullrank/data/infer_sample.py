@@ -17,6 +17,8 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from fullrank.data.columns import DataError
+from fullrank.data.normalise_cells import Cells, Origin, plain
+from fullrank.data.normalise_lists import are_json, parsed
 from fullrank.schema import TimeUnit, did_you_mean
 
 SAMPLE_ROWS = 200_000
@@ -25,6 +27,8 @@ TICKS: dict[TimeUnit, int] = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _BATCH = 16_384
 _DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _PARQUET = (".parquet", ".pq")
+_ZERO = frozenset({"0", "0.0", "false", "no", "n"})
+_ONE = frozenset({"1", "1.0", "true", "yes", "y"})
 _NO_NUMBER = ["", "NaN", "nan", "NA", "N/A", "null", "NULL", "None", "-"]
 
 Type = Literal["integer", "number", "bool", "text", "time", "integers", "numbers", "texts", "empty", "other"]
@@ -37,6 +41,7 @@ class Column:
     name: str
     array: pa.Array
     type: Type
+    is_json: bool = False  # the log holds texts, JSON arrays, which were read as lists
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -95,16 +100,17 @@ class Column:
         """The distinct values as lower-case text; empty when they are more than 100."""
         if self.distinct > 100:
             return frozenset()
-        return frozenset(str(value).lower() for value in pc.unique(self.flat.drop_null()).to_pylist())
+        return frozenset(str(value).strip().lower() for value in pc.unique(self.flat.drop_null()).to_pylist())
 
     @property
     def is_binary(self) -> bool:
         """Only 0 and 1, as numbers, bools or words."""
-        return bool(self.values) and self.values <= {"0", "1", "0.0", "1.0", "true", "false"}
+        return bool(self.values) and self.values <= _ZERO | _ONE
 
     def positive(self) -> np.ndarray:
         """bool [rows] of a binary column: where it is 1."""
-        one = pc.is_in(pc.utf8_lower(self.array.cast(pa.string())), value_set=pa.array(["1", "1.0", "true"]))
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(self.array.cast(pa.string())))
+        one = pc.is_in(words, value_set=pa.array(sorted(_ONE)))
         return pc.fill_null(one, False).to_numpy(zero_copy_only=False)
 
     def seconds(self, unit: TimeUnit) -> np.ndarray:
@@ -199,8 +205,21 @@ def _first_of_text(path: Path, delimiter: str, rows: int) -> pa.Table:
 def _column(name: str, array: pa.Array, is_text: bool) -> Column:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if lists := _json_lists(name, array):
+        return Column(name, *_typed(lists), is_json=True)
     array, kind = _typed_text(array) if is_text else _typed(array)
     return Column(name, array, "empty" if array.null_count == len(array) else kind)
+
+
+def _json_lists(name: str, array: pa.Array) -> pa.Array | None:
+    """The lists that a column of texts spells as JSON arrays; None where it does not."""
+    array = plain(array)
+    if not (pa.types.is_large_string(array.type) and are_json(array)):
+        return None
+    try:
+        return parsed(Cells(Origin("sample"), name, array), array)
+    except DataError:
+        return None
 
 
 def _typed(array: pa.Array) -> tuple[pa.Array, Type]:
@@ -243,6 +262,8 @@ def _typed_text(array: pa.Array) -> tuple[pa.Array, Type]:
         return array, "text"  # 007 is not 7: a key
     if pc.all(pc.is_in(pc.utf8_lower(present), value_set=pa.array(["true", "false", None]))).as_py():
         return pc.equal(pc.utf8_lower(present), "true"), "bool"
+    if pc.all(pc.is_in(pc.utf8_lower(present), value_set=pa.array([*_ZERO, *_ONE, None]))).as_py():
+        return _zero_one(present)
     for kind in (pa.int64(), pa.uint64()):
         try:
             return present.cast(kind), "integer"
@@ -252,6 +273,14 @@ def _typed_text(array: pa.Array) -> tuple[pa.Array, Type]:
         return _numbers(present.cast(pa.float64()))
     except pa.ArrowInvalid:
         return _iso_times(present) or (array, "text")
+
+
+def _zero_one(array: pa.Array) -> tuple[pa.Array, Type]:
+    """Texts of 0 and 1: integers where they are numbers, else the words, with null for `NA` and the like."""
+    try:
+        return array.cast(pa.float64()).cast(pa.int64()), "integer"
+    except pa.ArrowInvalid:
+        return array, "text"
 
 
 def _iso_times(array: pa.Array) -> tuple[pa.Array, Type] | None:

@@ -13,6 +13,7 @@ from fullrank.data.infer_names import is_click_name, is_graded_name, is_label_na
 from fullrank.data.infer_sample import Column, Sample
 from fullrank.schema import Task, TimeUnit
 
+UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us")
 _HOUR, _DAY = 3_600, 86_400
 _WINDOWS = (_HOUR, 6 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY, 14 * _DAY, 30 * _DAY, 60 * _DAY, 90 * _DAY, 365 * _DAY)
 _MOST_CLASSES = 100
@@ -26,6 +27,7 @@ class Found:
     comments: dict[str, str] = field(default_factory=dict)
     columns: list[Column] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    units: dict[str, TimeUnit] = field(default_factory=dict)
 
 
 def find(sample: Sample, taken: Collection[str], item: Column | None, time: Column | None, unit: TimeUnit) -> Found:
@@ -89,6 +91,15 @@ def _funnel(found: Found) -> None:
             )
 
 
+def unit_of_late(late: Column, there: np.ndarray, time: Column, unit: TimeUnit) -> TimeUnit | None:
+    """The unit in which the times of `late` lie within a year after those of their rows: the log's own if it does."""
+    for own in dict.fromkeys((unit, *UNITS)):
+        delay = late.seconds(own)[there] - time.seconds(unit)[there]
+        if delay.min() >= 0 and delay.max() <= _WINDOWS[-1]:
+            return own
+    return None
+
+
 def _label_times(found: Found, free: list[Column], time: Column | None, unit: TimeUnit) -> None:
     """A column of times that is there exactly where a label is 1 says when the label came."""
     if time is None or unit == "position":
@@ -101,13 +112,16 @@ def _label_times(found: Found, free: list[Column], time: Column | None, unit: Ti
         for name, (task, column) in found.tasks.items():
             if task.kind != "binary" or task.label_time or not np.array_equal(there, column.positive()):
                 continue
-            delay = late.seconds(unit)[there] - time.seconds(unit)[there]
-            if delay.min() < 0 or delay.max() > _WINDOWS[-1]:
+            own = unit if late.type == "time" else unit_of_late(late, there, time, unit)
+            delay = late.seconds(own or unit)[there] - time.seconds(unit)[there]
+            if own is None:
                 found.left_out[late.name] = (
                     f"there exactly where {task.column} = 1, but {delay.min():,.0f} to {delay.max():,.0f} s after the "
-                    f"row's time: not in {unit!r} as the row's time is?"
+                    f"row's time: not in {unit!r} as the row's time is, nor in another unit?"
                 )
                 continue
+            if own != unit:
+                found.units[late.name] = own
             window = next(window for window in _WINDOWS if delay.max() <= window)
             found.tasks[name] = (replace(task, label_time=late.name, window=window), column)
             found.comments[f"task.{name}.label_time"] = f"a time exactly where {task.column} = 1"

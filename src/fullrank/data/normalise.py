@@ -86,7 +86,7 @@ class _Made:
         if not column:
             return
         cells = self.reader.cells(column, "role time" if self.schema.roles.time else "role order")
-        time = self.row_time = self.columns["@time"] = times(cells, self.schema.time_unit)
+        time = self.row_time = self.columns["@time"] = times(cells, self.schema.unit_of(column))
         if self.schema.time_sorted and len(time) > 1 and (back := np.diff(time) < 0).any():
             at = int(np.argmax(back))
             before = f"a time not before the row before ({cells.array[at].as_py()!r}), as time_sorted promises"
@@ -140,7 +140,7 @@ class _Made:
         own = None
         if task.label_time and self.wanted(task.label_time):
             cells = self.reader.cells(task.label_time, f"label_time of task {task.name!r}")
-            own = times(cells, unit, missing=True)
+            own = times(cells, self.schema.unit_of(task.label_time), missing=True)
         when = known_at(values, self.row_time, own, window=ticks(task.window, unit))
         if task.scenarios and self.schema.roles.scenario:
             wanted = codes_of_array(pa.array(task.scenarios)).codes

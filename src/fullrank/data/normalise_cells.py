@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fullrank.data.columns import DataError
+from fullrank.data.normalise_lists import are_json, lists_of_texts
 from fullrank.schema import did_you_mean
 
 SHOWN = 80  # characters of a bad value that a message repeats
@@ -100,16 +101,30 @@ class Reader:
         return Cells(self.origin, name, self._column(name, use))
 
     def lists(self, name: str, use: str, todo: str = "") -> tuple[Cells, np.ndarray]:
-        """A list column: its values one after another, and its offsets; a null list is an empty one."""
+        """A list column: its values one after another, and its offsets; a null list is an empty one. Texts that spell
+        lists are read as such (`normalise_lists.py`)."""
         array = self._column(name, use)
         if pa.types.is_null(array.type):
             offsets = np.zeros(len(array) + 1, dtype=np.int64)
             return Cells(self.origin, name, pa.nulls(0), offsets), offsets
+        if pa.types.is_large_string(array.type):
+            array = lists_of_texts(Cells(self.origin, name, array))
+        elif is_list(array.type) and pa.types.is_string(array.type.value_type):
+            array = self._not_split(name, array)
         if not is_list(array.type):
             raise Cells(self.origin, name, array).wrong_type(f"lists ({use})", todo)
         offsets = np.zeros(len(array) + 1, dtype=np.int64)
         np.cumsum(pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False), out=offsets[1:])
         return Cells(self.origin, name, plain(array.flatten()), offsets), offsets
+
+    def _not_split(self, name: str, array: pa.Array) -> pa.Array:
+        """Delimited text splits every cell; where each is one piece and a JSON array, it is a text again."""
+        if not len(array) or (pc.max(pc.list_value_length(array)).as_py() or 0) != 1:
+            return array
+        texts = pc.list_element(pc.if_else(pc.equal(pc.list_value_length(array), 1), array, None), 0)
+        if not are_json(texts):
+            return array
+        return lists_of_texts(Cells(self.origin, name, texts.cast(pa.large_string())))
 
     def _column(self, name: str, use: str) -> pa.Array:
         places = self.records.schema.get_all_field_indices(name)

@@ -12,7 +12,7 @@ from fullrank.data.keys import Keys
 from fullrank.data.normalise_cells import Cells, Reader
 from fullrank.data.normalise_keys import keys_of, secret_of
 from fullrank.data.normalise_time import ticks, times
-from fullrank.data.normalise_values import ALWAYS, equals_one, known_at, numbers, numeric, same_lengths
+from fullrank.data.normalise_values import ALWAYS, equals_one, known_at, numeric, outcome_values, same_lengths
 from fullrank.schema import History, Schema
 
 NUMBER_OR_MISSING = "a finite number (null: not known)"
@@ -42,7 +42,7 @@ def inline_events(
         same_lengths(found, own, offsets, history.item)
         return found
 
-    time = times(cells(history.time), schema.time_unit) if history.time else None
+    time = times(cells(history.time), schema.unit_of(history.time)) if history.time else None
     if time is not None:
         _check_order(cells(history.time), time, offsets, history)
         if row_time is not None:
@@ -64,7 +64,7 @@ def row_events(
     def cells(column: str) -> Cells:
         return reader.cells(column, use)
 
-    time = times(cells(history.time), schema.time_unit) if history.time else row_time
+    time = times(cells(history.time), schema.unit_of(history.time)) if history.time else row_time
     events = _event_columns(schema, history, cells, time, hash_key)
     prefix = f"@history.{history.name}."
     columns: Columns = {prefix + name: values for name, values in events.columns.items()}
@@ -86,7 +86,7 @@ def record_events(
 
     time_column = history.time or schema.roles.time or schema.roles.order
     users = keys_of(cells(history.user or schema.roles.user), hash_key)
-    events = _event_columns(schema, history, cells, times(cells(time_column), schema.time_unit), hash_key)
+    events = _event_columns(schema, history, cells, times(cells(time_column), schema.unit_of(time_column)), hash_key)
     return {"@user": users.codes, **events.columns}, {"@user": users, **events.keys}
 
 
@@ -115,8 +115,8 @@ def _event_columns(
             keys[feature.name] = keys_of(cells(feature.column), secret)
             columns[feature.name] = keys[feature.name].codes
     for outcome in history.outcomes:
-        values = numbers(cells(outcome.column), NUMBER_OR_MISSING)
-        own = times(cells(outcome.time), unit, missing=True) if outcome.time else None
+        values = outcome_values(cells(outcome.column), NUMBER_OR_MISSING)
+        own = times(cells(outcome.time), schema.unit_of(outcome.time), missing=True) if outcome.time else None
         columns[f"{outcome.name}@known_at"] = known_at(
             values, time, own, window=ticks(outcome.window, unit), lag=ticks(outcome.lag, unit)
         )

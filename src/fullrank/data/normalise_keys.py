@@ -34,7 +34,7 @@ def multi(reader: Reader, feature: Feature, hash_key: bytes | None) -> tuple[Col
 
     A null list is an empty one, and a null inside a list is no value: it is dropped, with its weight (our choice).
     """
-    todo = "A text with separators is not a list: split it first, e.g. into a Parquet list column."
+    todo = "Of texts, JSON arrays are lists, and values with '|' between them: split others first."
     cells, offsets = reader.lists(feature.column, f"feature {feature.name!r}", todo)
     keys = keys_of(cells, hash_key)
     kept = keys.codes != 0

@@ -40,7 +40,7 @@ def times(cells: Cells, unit: TimeUnit, *, missing: bool = False) -> np.ndarray:
         cells.first_bad(~present, expected)
     if unit != "position":
         outside = present & ((values < FIRST) | (values >= LAST))
-        todo = f"Numbers are read in {unit!r}: is that the log's time_unit?"
+        todo = f"Numbers are read in {unit!r}: is that the log's time_unit? One column's own goes in a [[time_column]]."
         cells.first_bad(outside, "a time in the years 1 to 9999", todo)
     return np.where(present, values, NEVER)
 

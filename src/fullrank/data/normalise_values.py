@@ -16,7 +16,7 @@ from fullrank.schema import Feature, Task
 ALWAYS = np.iinfo(np.int64).min  # known at any time: the log has no clock to say otherwise
 LARGEST = float(np.finfo(np.float32).max)
 NUMBER = "a finite number (integer, float, bool or a text of one; null, NaN and '' are missing)"
-BINARY = "0 or 1 (bool, 0/1, 0.0/1.0, or '0', '1', 'true', 'false' in any case; null and '' are not yet known)"
+BINARY = "0 or 1 (bool, 0/1, or a text of 0, 1, true, false, yes, no in any case; null and '' are not yet known)"
 
 
 def numbers(cells: Cells, expected: str = NUMBER) -> np.ndarray:
@@ -90,7 +90,16 @@ def flags(cells: Cells, expected: str = BINARY) -> np.ndarray:
     return values.astype(np.float32)
 
 
-_WORDS = (["1", "true"], ["0", "false"], ["", None])
+_WORDS = (["1", "1.0", "true", "yes", "y"], ["0", "0.0", "false", "no", "n"], ["", None])
+
+
+def outcome_values(cells: Cells, expected: str) -> np.ndarray:
+    """float64 values of an outcome, NaN where not known: numbers, or yes and no in words."""
+    if pa.types.is_large_string(cells.array.type):
+        known = pa.array([word for words in _WORDS for word in words])
+        if pc.all(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(cells.array)), value_set=known)).as_py():
+            return flags(cells).astype(np.float64)
+    return numbers(cells, expected)
 
 
 def label_values(cells: Cells, task: Task) -> np.ndarray:
