@@ -41,7 +41,8 @@ def test_equal_values_differ_by_nothing() -> None:
 
 
 def test_an_undefined_metric_gives_no_verdict() -> None:
-    assert paired_difference([float("nan"), 0.5], [0.4, 0.4], higher_is_better=True).verdict == "too few seeds"
+    assert paired_difference([float("nan"), 0.5], [0.4, 0.4], higher_is_better=True).verdict == "not defined"
+    assert paired_difference([float("nan")], [0.4], higher_is_better=True).verdict == "not defined"
 
 
 def test_pairs_are_pairs() -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fullrank.cli import main
+from fullrank.data.columns import DataError
+from fullrank.data.inputs import Inputs
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import ByHash
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
-from fullrank.recipes.compare import Recipe, compare, plot_comparison, recipe_of_run
+from fullrank.recipes.compare import Recipe, compare, plot_comparison, recipe_of_run, write_csv
 from fullrank.recipes.train import train_ranker
+from fullrank.schema import Task
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
 SMALL = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
@@ -53,10 +58,16 @@ def test_every_recipe_and_seed_is_measured_once_and_resumes(data: Path, tmp_path
 
 def test_the_settings_of_a_run_are_those_it_was_made_with(data: Path, tmp_path: Path) -> None:
     exclude = ("conversion", "shown", "age", "user")
-    train_ranker(SMALL, PreparedData.open(data), tmp_path / "run", TRAINING, last_n=7, exclude=exclude)
+    objective = ObjectiveConfig(binary="pairwise", weights={"click": 0.5})
+    opened = PreparedData.open(data)
+    train_ranker(SMALL, opened, tmp_path / "run", TRAINING, last_n=7, exclude=exclude, objective=objective)
     recipe = recipe_of_run(Run.open(tmp_path / "run"))
     assert (recipe.ranker, recipe.training, recipe.last_n) == (SMALL, TRAINING, 7)
     assert set(recipe.exclude) == set(exclude)
+    assert recipe.objective == objective.build(Inputs.of(opened.schema, exclude=exclude).tasks)
+    compare({"again": recipe}, opened, tmp_path, seeds=(3,), say=lambda words: None)
+    again = Run.open(tmp_path / "again" / "seed-3").record
+    assert again.objective == Run.open(tmp_path / "run").record.objective and again.seed == 3
 
 
 def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, capsys) -> None:
@@ -80,6 +91,43 @@ def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, 
 def test_names_are_checked_first(data: Path, tmp_path: Path, capsys) -> None:
     assert main(["compare", "--data", str(data), "--recipes", "dcnv", "--out", str(tmp_path)]) == 2
     assert "Did you mean 'dcnv2'" in capsys.readouterr().err
+
+
+def test_a_split_is_checked_before_the_work(data: Path, tmp_path: Path) -> None:
+    recipe = Recipe(ranker=SMALL, training=TRAINING)
+    with pytest.raises(DataError, match=r"got 'tset'\. Did you mean 'test'"):
+        compare({"a": recipe}, PreparedData.open(data), tmp_path / "out", split="tset")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_comparison_learn_from_the_same_rows(tmp_path: Path) -> None:
+    config = SimulatorConfig(rows=500, users=50, ads=80, campaigns=20, days=2, seed=4)
+    log = SimulatedLog(config)
+    prepare(log.day(0), tmp_path / "data", split=ByHash(key="user", valid=0.1, test=0.3))
+
+    def compared(*seeds: int):
+        opened = PreparedData.open(tmp_path / "data")
+        recipe = Recipe(ranker=SMALL, training=TRAINING)
+        return compare({"a": recipe}, opened, tmp_path / "out", seeds=seeds, say=lambda words: None)
+
+    compared(0)
+    prepare(log.day(1), tmp_path / "data", append=True)
+    assert compared(0).measured[0].metrics["rows"] > 0  # all of them are there
+    with pytest.raises(ValueError, match=r"learn from the same rows, but .*seed-0 began before .* was appended to"):
+        compared(0, 1)
+    assert not (tmp_path / "out" / "a" / "seed-1").exists()
+
+
+def test_tasks_of_several_kinds_share_a_table(tmp_path: Path) -> None:
+    log = SimulatedLog(SimulatorConfig(rows=500, users=50, ads=80, campaigns=20, days=2, seed=4))
+    price = Task(name="price", kind="regression", column="bid")
+    log.schema = replace(log.schema, tasks=(log.schema.tasks[0], price))
+    prepare(log, tmp_path / "data", split=ByHash(key="user", valid=0.1, test=0.3))
+    opened = PreparedData.open(tmp_path / "data")
+    found = compare({"a": Recipe(ranker=SMALL, training=TRAINING)}, opened, tmp_path, seeds=(0,), say=print)
+    with write_csv(found, tmp_path / "c.csv").open() as file:
+        click, number = csv.DictReader(file)
+    assert click["mse"] == number["auc"] == "" and float(number["mse"]) > 0 and float(click["auc"]) > 0
 
 
 def test_a_plot_has_a_point_a_seed(data: Path, tmp_path: Path) -> None:

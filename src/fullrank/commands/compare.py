@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, field, make_dataclass
@@ -13,6 +14,7 @@ import tyro
 from fullrank.commands.arguments import OptionalPath, table, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.evaluation.html_page import HtmlPage
+from fullrank.evaluation.paired import PairedDifference
 from fullrank.rankers import ranker_named
 from fullrank.recipes.compare import (
     HIGHER_IS_BETTER,
@@ -102,7 +104,7 @@ def tables(found: Comparison) -> tuple[list[list[str]], list[list[str]]]:
         for recipe in found.recipes
     ]
     differences = [
-        [s.task, s.recipe, s.metric, f"{d.mean:+.4f}", f"{d.low:+.4f} … {d.high:+.4f}", d.verdict]
+        [s.task, s.recipe, s.metric, *_difference(d), d.verdict]
         for s in summaries
         if (d := s.difference) is not None
     ]
@@ -143,9 +145,15 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
 
 
 def _value(summaries: list[Summary], recipe: str, task: str, metric: str) -> str:
-    """Mean ± sd; a dash where a task has no such metric."""
+    """Mean ± sd; a dash where a task has no such metric, or it is not defined."""
     found = [s.value for s in summaries if (s.recipe, s.task, s.metric) == (recipe, task, metric)]
-    if not found:
+    if not found or math.isnan(found[0].mean):
         return "–"
     value = found[0]
     return f"{value.mean:.4f} ± {value.sd:.4f}" if value.n > 1 else f"{value.mean:.4f}"
+
+
+def _difference(difference: PairedDifference) -> tuple[str, str]:
+    """The mean and its interval; dashes for what is not defined."""
+    mean = "–" if math.isnan(difference.mean) else f"{difference.mean:+.4f}"
+    return mean, "–" if math.isnan(difference.low) else f"{difference.low:+.4f} … {difference.high:+.4f}"

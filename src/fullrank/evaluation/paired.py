@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-Verdict = Literal["better", "worse", "inside the noise", "too few seeds"]
+Verdict = Literal["better", "worse", "inside the noise", "too few seeds", "not defined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def paired_difference(
 
     ``mean(d) ± t_{(1 + level) / 2, n - 1} · sd(d) / sqrt(n)``. A pair shares its seed: rows in one order, and what
     both models draw alike; that takes out of the difference what the seeds have in common. "better" or "worse" is
-    said only where the interval holds no 0.
+    said only where the interval holds no 0, "not defined" where some value is nan.
 
     It speaks of the training's chance on these very rows, not of other users or days (resample users for that), and
     it takes the differences for normal: with three seeds it is a rough guide. Several metrics looked at together
@@ -58,16 +58,16 @@ def paired_difference(
     if len(values) != len(baseline):
         raise ValueError(f"Expected pairs, got {len(values)} values and {len(baseline)} of the baseline.")
     found = spread([value - base for value, base in zip(values, baseline, strict=True)])
+    verdict: Verdict
     if found.n < 2 or not np.isfinite(found.sd):
         nan = float("nan")
-        return PairedDifference(
-            n=found.n, mean=found.mean, sd=found.sd, low=nan, high=nan, verdict="too few seeds"
-        )
+        verdict = "too few seeds" if np.isfinite(found.mean) or not found.n else "not defined"
+        return PairedDifference(n=found.n, mean=found.mean, sd=found.sd, low=nan, high=nan, verdict=verdict)
     from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, found.n - 1)) * found.sd / found.n**0.5
     low, high = found.mean - half, found.mean + half
-    verdict: Verdict = "inside the noise"
+    verdict = "inside the noise"
     if low > 0 or high < 0:
         verdict = "better" if (low > 0) == higher_is_better else "worse"
     return PairedDifference(n=found.n, mean=found.mean, sd=found.sd, low=low, high=high, verdict=verdict)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fullrank.config_json import decode
 from fullrank.data.partitions import PreparedData
 from fullrank.evaluation.paired import PairedDifference, Spread, paired_difference, spread
 from fullrank.recipes.train import predict, ranker_config, train_ranker
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import MultiTask, ObjectiveConfig
 from fullrank.training.run import Run
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ HIGHER_IS_BETTER = {"auc": True, "user_auc": True, "log_loss": False, "mse": Fal
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A ranker's `Config`, how it trains, and what it sees; its seeds come from the comparison."""
+    """A ranker's `Config`, how it trains, what it sees and what it descends (by the tasks' kinds if None); its seeds
+    come from the comparison."""
 
     ranker: Any
     training: TrainConfig
     last_n: int | None = None
     exclude: tuple[str, ...] = ()
+    objective: ObjectiveConfig | MultiTask | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +110,17 @@ def compare(
     """Train every recipe with every seed on the same training rows and measure all of them on the same split.
 
     A seed is that of the first weights, of the order of rows and of dropout. Runs go to `out/RECIPE/seed-N`; the same
-    call again takes up what is there. Early stopping and schedules look at `valid`, never at the split measured here
-    (unless that is `valid`).
+    call again takes up what is there, unless the data have grown since and some runs are still to be made. Early
+    stopping and schedules look at `valid`, never at the split measured here (unless that is `valid`).
 
     Not a search: numbers of many recipes chosen by this split are optimistic; keep another split for the last word.
     """
     if not recipes or not seeds:
         raise ValueError(f"Expected recipes and seeds to compare, got {list(recipes)} and {list(seeds)}.")
+    data.blocks(split)  # a split that is not there is told before the work
     measured: list[Measured] = []
     pairs = [(name, seed) for seed in seeds for name in recipes]  # whole pairs first, should it be stopped
+    _check_same_rows((Path(out) / name / f"seed-{seed}" for name, seed in pairs), data)
     tasks: tuple[str, ...] = ()
     for number, (name, seed) in enumerate(pairs, start=1):
         recipe = recipes[name]
@@ -128,6 +134,7 @@ def compare(
             seed=seed,
             last_n=recipe.last_n,
             exclude=recipe.exclude,
+            objective=recipe.objective,
             how_to_resume=how_to_resume,
         )
         if not trained.result.finished:
@@ -153,8 +160,20 @@ def compare(
     )
 
 
+def _check_same_rows(paths: Iterable[Path], data: PreparedData) -> None:
+    """Runs that are there go on with the rows and labels they began with: new ones beside them must see the same."""
+    states = {Run.open(path).record.data if (path / "run.json").exists() else data.state: path for path in paths}
+    if len(states) > 1:
+        there = next(path for state, path in states.items() if state != data.state)
+        raise ValueError(
+            f"Expected all runs to learn from the same rows, but {there} began before {data.folder} was appended to. "
+            "Compare in a new folder."
+        )
+
+
 def recipe_of_run(run: Run) -> Recipe:
-    """The settings of a run, to be repeated with other seeds: its ranker, training, and what it saw."""
+    """The settings of a run, to be repeated with other seeds: its ranker, training, objective, and what it saw. First
+    weights come from the seed, also where the run had them of another one."""
     record = run.record
     inputs, schema = record.inputs, run.schema
     seen = {field.name for field in (*inputs.request, *inputs.candidate)}
@@ -166,18 +185,19 @@ def recipe_of_run(run: Run) -> Recipe:
         training=record.train,
         last_n=max((history.last_n for history in inputs.histories), default=None),
         exclude=tuple(name for name in offered if name not in seen),
+        objective=decode(MultiTask, record.objective, f"{run.path / 'run.json'}: objective"),
     )
 
 
 def write_csv(comparison: Comparison, path: Path) -> Path:
-    """A line a run and task."""
+    """A line a run and task; empty where a task of its kind has no such metric."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = list(comparison.measured[0].metrics)
+    names = list(dict.fromkeys(name for m in comparison.measured for name in m.metrics))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["recipe", "seed", "task", *names, "seconds", "run"])
         for m in comparison.measured:
-            writer.writerow([m.recipe, m.seed, m.task, *(m.metrics[name] for name in names), m.seconds, m.run])
+            writer.writerow([m.recipe, m.seed, m.task, *(m.metrics.get(name, "") for name in names), m.seconds, m.run])
     return path
 
 
