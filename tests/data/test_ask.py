@@ -48,6 +48,11 @@ def test_parts_of_a_list_may_be_absent() -> None:
     assert np.isnan(fewer[0].columns["stars"]).all() and set(fewer[0].columns["act"]) == {1}
     assert set(less.requests["tags@weights"].values) == {1.0}
     assert less.requests["tags"].values.tolist() == block.requests["tags"].values.tolist()
+    texts = whole.drop_columns(["stars", "hi"]).append_column(
+        "hi", pa.array(["[" + ",".join(f'"{key}"' for key in one) + "]" for one in whole.column("hi").to_pylist()])
+    )
+    _, spelled = ask.read(complete(ask.schema, texts, 0).records, INPUTS, events=events)
+    assert (spelled[0].columns["item"] == sources[0].columns["item"]).all()
     timeless = complete(ask.schema, whole.drop_columns(["ht"]), 0)
     assert timeless.absent == ("ht",) and timeless.records.column("hi").null_count == whole.num_rows
 

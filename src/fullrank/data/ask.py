@@ -22,7 +22,8 @@ from fullrank.data.assemble import ItemAttributes, Views, assemble
 from fullrank.data.columns import NEVER, Columns, EncodedBlock
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Inputs
-from fullrank.data.normalise_cells import is_list
+from fullrank.data.normalise_cells import Cells, Origin, is_list, plain
+from fullrank.data.normalise_lists import lists_of_texts
 from fullrank.data.readers.delimited import ColumnKind
 from fullrank.data.readers.tabular import columns_read
 from fullrank.schema import History, Roles, Schema
@@ -55,7 +56,10 @@ def asking(transform: Transform, inputs: Inputs, *, candidates: bool = True) -> 
     )
     used = less.used_key_spaces()
     spaces = tuple(space for space in schema.key_spaces if space.name in used)
-    return replace(transform, schema=replace(less, key_spaces=spaces))
+    times = {schema.roles.time, *(history.time for history in less.histories)}
+    times |= {outcome.time for history in less.histories for outcome in history.outcomes}
+    units = tuple(own for own in schema.time_columns if own.name in times)
+    return replace(transform, schema=replace(less, key_spaces=spaces, time_columns=units))
 
 
 def columns_asked(schema: Schema) -> dict[str, ColumnKind]:
@@ -118,6 +122,9 @@ def _lists(history: History, there: Mapping[str, pa.Array], n: int) -> dict[str,
 
 def _beside(lists: pa.Array, value: float | None) -> pa.Array:
     """Lists as long as these, of one value throughout."""
+    lists = plain(lists)
+    if pa.types.is_large_string(lists.type):
+        lists = lists_of_texts(Cells(Origin("records"), "", lists))
     if not is_list(lists.type):
         return pa.nulls(len(lists))  # no list at all: normalise will say so of the column itself
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
