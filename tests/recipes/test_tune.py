@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.compare import Recipe
 from fullrank.recipes.search_space import Choice, Range, parse_dimension, replaced, value_at
 from fullrank.recipes.tune import default_space, tune
+from fullrank.recipes.validation import Validation
+from fullrank.schema import Task
 from fullrank.training.config import TrainConfig
 
 RECIPE = Recipe(
@@ -126,6 +128,60 @@ def test_lower_is_better_where_it_is(data: Path, tmp_path: Path) -> None:
         RECIPE, SPACE, PreparedData.open(data), tmp_path, metric="click.log_loss", trials=3, say=lambda words: None
     )
     assert found.best.values[-1] == min(trial.values[-1] for trial in found.trials if not trial.given_up)
+
+
+def test_the_best_is_the_least_error_of_a_regression_task(tmp_path: Path, capsys) -> None:
+    log = SimulatedLog(SimulatorConfig(rows=500, users=50, ads=80, campaigns=20, days=1, seed=4))
+    log.schema = replace(log.schema, tasks=(Task(name="offer", kind="regression", column="bid"),))
+    prepare(log, tmp_path / "data", split=ByHash(key="user", valid=0.3, test=0.1))
+    words = f"tune dcnv2 --data {tmp_path / 'data'} --out {tmp_path / 'out'} --trials 4 --json {tmp_path / 't.json'}"
+    options = "--training.epochs 1 --training.batch-size 128 --space training.lr=1e-9,1e-4,1e-2,3e-2"
+    assert main([*words.split(), *options.split()]) == 0
+    assert "offer.mse" in capsys.readouterr().out
+    found = json.loads((tmp_path / "t.json").read_text())
+    assert found["best"]["values"][-1] == min(trial["values"][-1] for trial in found["trials"])
+
+
+def test_an_interrupted_trial_keeps_what_it_was_worth_before(data: Path, tmp_path: Path) -> None:
+    opened = PreparedData.open(data)
+    one = {"training.lr": Choice(values=(1e-3,))}
+
+    def search(out: str, recipe: Recipe = RECIPE):
+        return tune(recipe, one, opened, tmp_path / out, metric="click.auc", trials=1, say=lambda words: None)
+
+    whole = search("a")
+    validate, seen = Validation.__call__, []
+
+    def stop_in_the_third(self, ranker):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return validate(self, ranker)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Validation, "__call__", stop_in_the_third)
+        search("b")
+    again = search("b")
+    assert again.best.values == whole.best.values and len(again.best.values) == 3
+    by_steps = replace(RECIPE, training=replace(RECIPE.training, validate_every_steps=1))
+    assert search("c", by_steps).best.values == whole.best.values  # an epoch is one validation, whatever else is set
+
+
+def test_trials_that_all_diverge_are_said(data: Path, tmp_path: Path) -> None:
+    opened, space, said = PreparedData.open(data), {"training.lr": Choice(values=(1e30,))}, []
+    with pytest.raises(ValueError, match=r"a trial of .* that came to its end, got none: search lower learning rates"):
+        tune(RECIPE, space, opened, tmp_path, metric="click.auc", trials=2, say=said.append)
+    assert [words.split(": ")[0] for words in said] == ["trial 0", "trial 0 is over", "trial 1", "trial 1 is over"]
+
+
+def test_a_search_is_of_one_seed_and_one_state_of_the_data(data: Path, tmp_path: Path) -> None:
+    opened = PreparedData.open(data)
+    tune(RECIPE, SPACE, opened, tmp_path, metric="click.auc", trials=1, say=lambda words: None)
+    with pytest.raises(ValueError, match="holds another search"):
+        tune(RECIPE, SPACE, opened, tmp_path, metric="click.auc", trials=2, seed=1)
+    opened = opened.at(replace(opened.state, as_of=opened.as_of - 1))
+    with pytest.raises(ValueError, match="holds another search"):
+        tune(RECIPE, SPACE, opened, tmp_path, metric="click.auc", trials=2)
 
 
 def test_a_metric_or_a_split_that_is_not_there(data: Path, tmp_path: Path) -> None:

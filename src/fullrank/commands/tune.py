@@ -57,7 +57,7 @@ def _options(name: str) -> Any:
             and dropout if not given. The rest is as --ranker and --training say; --training.epochs is the most a trial
             gets.
         trials: how many draws in all.
-        metric: TASK.METRIC of the validation rows; the first task's AUC if not given.
+        metric: TASK.METRIC of the validation rows; the first task's AUC (of a regression task its MSE) if not given.
         exclude: names of features, histories and tasks that the model shall not see.
         seed: of the draws, the first weights and the order of rows.
         json: where to write all trials for programs.
@@ -69,13 +69,13 @@ def _tune(options: Any, name: str, command: str) -> int:
     data = PreparedData.open(options.data)
     recipe = Recipe(ranker=options.ranker, training=options.training, exclude=options.exclude)
     space = dict(parse_dimension(text) for text in options.space) or default_space(recipe)
-    task = Inputs.of(data.schema, exclude=options.exclude).task_names[0]
+    task = Inputs.of(data.schema, exclude=options.exclude).tasks[0]
     found = tune(
         recipe,
         space,
         data,
         options.out or Path("runs") / f"tune-{name}",
-        metric=options.metric or f"{task}.auc",
+        metric=options.metric or f"{task.name}.{'mse' if task.kind == 'regression' else 'auc'}",
         trials=options.trials,
         seed=options.seed,
         how_to_resume=command,
@@ -88,7 +88,9 @@ def _tune(options: Any, name: str, command: str) -> int:
     settings = " ".join(f"--{path.replace('_', '-')} {_number(value)}" for path, value in found.best.params.items())
     print(f"\nBest: trial {found.best.number} ({found.best.run}). The best of many looks at the validation rows is")
     print("optimistic; what it is worth, with other seeds and on the test rows:")
-    print(f"  fullrank compare --data {options.data} --recipes {name} {found.best.run} --seeds 5")
+    more = ["--exclude", *options.exclude] if options.exclude else []
+    again = ["--data", str(options.data), "--recipes", name, found.best.run, "--seeds", "5", *more]
+    print(f"  fullrank compare {shlex.join(again)} --training.epochs {options.training.epochs}")
     print(f"Its settings: {settings}")
     write_json(options.json, asdict(found))
     return 0

@@ -12,15 +12,19 @@ from typing import Any
 from torch import nn
 
 from fullrank.config_json import encode
+from fullrank.data.inputs import Inputs
 from fullrank.data.partitions import PreparedData
 from fullrank.recipes.compare import Recipe
 from fullrank.recipes.search_space import Choice, Dimension, Range, replaced, value_at
 from fullrank.recipes.train import train_ranker
+from fullrank.recipes.validation import scores_of
+from fullrank.schema import did_you_mean
 from fullrank.training.callbacks import Callback, TaskMetrics
+from fullrank.training.learning_curve import compute_learning_curve
 from fullrank.training.loop import TrainingError
 from fullrank.training.run import Run
+from fullrank.training.watch import value_of
 
-LOWER_IS_BETTER = ("log_loss",)
 DIVERGED = "diverged"  # a trial whose loss was not finite: over, while other failed ones were only stopped
 DEFAULT_SPACE: dict[str, Dimension] = {
     "training.lr": Range(low=3e-4, high=1e-2, log=True),
@@ -78,12 +82,12 @@ def tune(
 
     Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943), asynchronous: at 1, 3, 9, … epochs a trial goes
     on only if it is in the best third of the trials that came so far. `recipe.training.epochs` is the most a trial
-    gets. A trial's run is `out/trials/…`; the same call again keeps the trials that are there and takes up the one that
-    was interrupted.
+    gets, validated after every epoch. A trial's run is `out/trials/…`; the same call again keeps the trials that are
+    there and takes up the one that was interrupted.
 
     Args:
         space: dotted path from the recipe (`training.lr`, `ranker.embedding.width`) to what it may be.
-        metric: `TASK.METRIC` of the validation rows (`click.auc`).
+        metric: `TASK.METRIC` of the validation rows (`click.auc`), one that says good or bad by itself (`scores_of`).
 
     The best value is the best of many looks at the validation rows, so it is optimistic: quote the test rows, over
     several seeds (`compare`). For few trials in many dimensions, random search finds little: narrow the space.
@@ -100,16 +104,21 @@ def tune(
             tried = replaced(recipe, path, value)
             for config in (tried.ranker, tried.training):
                 encode(config)  # raises where the value is not of the type declared
-    task, _, name = metric.partition(".")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    scores = scores_of(Inputs.of(data.schema, exclude=recipe.exclude).tasks)
+    if metric not in scores:
+        near = did_you_mean(metric, list(scores))
+        raise ValueError(f"Expected a metric of the validation rows, one of {', '.join(scores)}, got {metric!r}.{near}")
+    task, _, name = metric.rpartition(".")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _same_search(out / "search.txt", f"{metric}\n{recipe}\n" + "\n".join(f"{k}: {v}" for k, v in space.items()))
+    dimensions = (f"{path}: {dimension}" for path, dimension in space.items())
+    _same_search(out / "search.txt", "\n".join((metric, str(recipe), f"seed {seed}", str(data.state), *dimensions)))
     journal = JournalFileBackend(str(out / "trials.jsonl"))
     study = optuna.create_study(
         study_name="tune",
         storage=optuna.storages.JournalStorage(journal),
-        direction="minimize" if name in LOWER_IS_BETTER else "maximize",
+        direction="minimize" if scores[metric] == "lower" else "maximize",
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         load_if_exists=True,
     )
@@ -131,28 +140,35 @@ def tune(
         for path, dimension in space.items():
             tried = replaced(tried, path, _drawn(trial, path, dimension))
         say(f"trial {trial.number}: {_words(trial.params.items())}")
-        watch = _Watch(trial, task, name, _epochs_seen(run_of(trial.params)), tried.training.epochs)
+        watch = _Watch(trial, metric, scores, tried.training.epochs)
+        for value in _values_seen(run_of(trial.params), metric):
+            watch.report(value)
         try:
             trained = train_ranker(
                 tried.ranker,
                 data,
                 run_of(trial.params),
-                replace(tried.training, seed=seed, validate_every_epochs=1),
+                replace(tried.training, seed=seed, validate_every_epochs=1, validate_every_steps=None),
                 seed=seed,
                 last_n=tried.last_n,
                 exclude=tried.exclude,
+                objective=tried.objective,
                 callbacks=[watch],
                 how_to_resume=how_to_resume,
             )
-        except TrainingError:
+        except TrainingError as error:
             trial.set_user_attr(DIVERGED, True)
+            say(f"trial {trial.number} is over: {error}")
             raise
         if not trained.result.finished:
             raise KeyboardInterrupt
-        return _value(trained.result.valid, task, name)
+        value = trained.result.valid[task][name]
+        return float("nan") if value is None else float(value)
 
     done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
     study.optimize(objective, n_trials=max(0, trials - done), catch=(TrainingError,))  # a rate too high: the next one
+    if not study.get_trials(states=(states.COMPLETE,)):
+        raise ValueError(f"Expected a trial of {out} that came to its end, got none: search lower learning rates.")
     found = tuple(
         Trial(
             number=number,
@@ -170,15 +186,18 @@ def tune(
 class _Watch(Callback):
     """Tells the study each epoch's value and ends the trial when it is given up."""
 
-    def __init__(self, trial: Any, task: str, metric: str, epochs: int, last: int) -> None:
-        self.trial, self.task, self.metric = trial, task, metric
-        self.epochs, self.last = epochs, last
+    def __init__(self, trial: Any, metric: str, scores: Iterable[str], last: int) -> None:
+        self.trial, self.metric, self.scores = trial, metric, scores
+        self.epochs, self.last = 0, last
+
+    def report(self, value: float) -> None:
+        self.epochs += 1
+        self.trial.report(value, self.epochs)
 
     def on_validate(self, ranker: nn.Module, step: int, metrics: TaskMetrics) -> None:
         import optuna
 
-        self.epochs += 1
-        self.trial.report(_value(metrics, self.task, self.metric), self.epochs)
+        self.report(value_of(metrics, self.metric, self.scores))
         if self.epochs < self.last and self.trial.should_prune():
             raise optuna.TrialPruned
 
@@ -194,18 +213,14 @@ def _same_search(file: Path, search: str) -> None:
     file.write_text(search, encoding="utf-8")
 
 
-def _epochs_seen(path: Path) -> int:
-    """Epochs that an interrupted trial has validated: a checkpoint at an epoch's end is older than its validation."""
+def _values_seen(path: Path, metric: str) -> list[float]:
+    """What an interrupted trial was worth after each epoch it has validated: a checkpoint at an epoch's end is older
+    than its validation."""
     if not (path / "run.json").exists() or (checkpoint := Run.open(path).latest_checkpoint()) is None:
-        return 0
-    return checkpoint.position.epoch - (checkpoint.position.row == 0)
-
-
-def _value(metrics: Mapping[str, Mapping[str, Any]], task: str, metric: str) -> float:
-    if metric not in metrics.get(task, {}):
-        known = [f"{name}.{key}" for name, of_task in metrics.items() for key in of_task]
-        raise ValueError(f"Expected a metric of the validation rows, {known}, got '{task}.{metric}'.")
-    return float("nan") if (value := metrics[task][metric]) is None else float(value)
+        return []
+    task, _, name = metric.rpartition(".")
+    epochs = checkpoint.position.epoch - (checkpoint.position.row == 0)
+    return compute_learning_curve(path, task, name).valid[:epochs].tolist()
 
 
 def _drawn(trial: Any, path: str, dimension: Dimension) -> Any:
