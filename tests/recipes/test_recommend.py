@@ -14,6 +14,7 @@ from fullrank.cli import main
 from fullrank.data.columns import DataError
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
+from fullrank.data.readers.tabular import TabularSource
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.source import write_parquet
 from fullrank.data.splits import ByTime
@@ -24,6 +25,7 @@ from fullrank.recipes.popularity import Popularity
 from fullrank.recipes.predict_rows import RowPredictor, answers
 from fullrank.recipes.recommend import Recommendations, Recommender, recommend
 from fullrank.recipes.train import Trained, train_ranker
+from fullrank.schema import History, Roles, Schema, Task
 from fullrank.training.config import TrainConfig
 
 LOG = SimulatedLog(SimulatorConfig(rows=2_400, users=60, ads=90, campaigns=20, days=3, seed=5, new_keys_per_day=0.3))
@@ -184,6 +186,37 @@ def test_a_moment_can_be_told(world: World) -> None:
 def test_a_context_that_cannot_be_is_refused(world: World, context: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         world.recommend(1, context=context)
+
+
+def test_lists_that_are_told_do_not_make_a_user_known(tmp_path: Path) -> None:
+    """An inline history: what the record says, else what the user's newest request said."""
+    rng = np.random.default_rng(0)
+    rows = 400
+    columns = {"user": np.arange(rows) % 20, "item": rng.integers(0, 30, rows), "time": np.arange(rows) + 1_700_000_000}
+    lists = [rng.integers(0, 30, k).tolist() for k in rng.integers(1, 6, rows)]
+    table = pa.table(columns | {"hist": pa.array(lists), "click": rng.integers(0, 2, rows)})
+    pq.write_table(table, tmp_path / "log.parquet")
+    schema = Schema(
+        roles=Roles(user="user", item="item", time="time"),
+        histories=(History(name="hist", layout="inline", item="hist", max_length=5),),
+        tasks=(Task(name="click"),),
+    )
+    prepare(TabularSource([tmp_path / "log.parquet"], schema), tmp_path / "data", split=ByTime(valid=0.1, test=0.1))
+    data = PreparedData.open(tmp_path / "data")
+    training = TrainConfig(epochs=1, batch_size=100, checkpoint_every_steps=None)
+    trained = train_ranker(RANKER, data, tmp_path / "run", training)
+    known = recommend(trained.run, trained.ranker, data, 3, k=40)
+    newest = lists[max(row for row in range(rows) if row % 20 == 3)]
+    assert known.known and known.events == len(newest)
+    assert {item.key for item in known.items}.isdisjoint(map(str, newest))
+    told = recommend(trained.run, trained.ranker, data, 3, k=40, context={"hist": ["5", "6"]})
+    assert told.events == 2 and {"5", "6"}.isdisjoint(item.key for item in told.items)
+    stranger = recommend(trained.run, trained.ranker, data, "nobody", k=40, context={"hist": "5|6"})
+    assert (stranger.method, stranger.known, stranger.events) == ("model", False, 2)
+    predictor = RowPredictor(trained.run, trained.ranker, data)
+    row = {"user": ["nobody"], "item": [stranger.items[0].key], "hist": [["5", "6"]]}
+    expected = answers(predictor.logits(pa.RecordBatch.from_pydict(row)), predictor.inputs.tasks)["click"]
+    np.testing.assert_allclose(stranger.items[0].probability["click"], expected[0], atol=1e-6)
 
 
 def test_the_best_of_scores_with_ties() -> None:

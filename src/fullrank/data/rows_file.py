@@ -15,6 +15,7 @@ from fullrank.data.readers.tabular import read_parquet
 from fullrank.data.source import LogChunk
 from fullrank.schema import Schema, did_you_mean
 
+PIECE_ROWS = 8_192  # each with a history of its own: their events are what takes memory
 _DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _PARQUET = (".parquet", ".pq")
 
@@ -22,7 +23,8 @@ _PARQUET = (".parquet", ".pq")
 def read_rows(file: Path, schema: Schema, *, keep: Sequence[str] = ()) -> Iterator[LogChunk]:
     """The columns of a Parquet, CSV or TSV file (also `.gz`) that `schema` reads and the file has, and `keep`.
 
-    Consecutive rows of one request are never parted between two chunks (unless one request fills a chunk). A file that
+    Chunks have about `PIECE_ROWS` rows. Consecutive rows of one request are never parted between two of them (unless
+    one request fills a chunk). A file that
     has none of the schema's columns, or lacks one of `keep`, is a `DataError`.
     """
     suffix = "".join(file.suffixes[-2:]).lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
@@ -44,7 +46,8 @@ def read_rows(file: Path, schema: Schema, *, keep: Sequence[str] = ()) -> Iterat
         batches = read_parquet(file, list(there))
     else:
         batches = read_delimited(file, there, delimiter=_DELIMITERS[suffix])
-    yield from _whole_requests(batches, str(file), schema.roles.request)
+    pieces = (batch.slice(at, PIECE_ROWS) for batch in batches for at in range(0, batch.num_rows, PIECE_ROWS))
+    yield from _whole_requests(pieces, str(file), schema.roles.request)
 
 
 def _names(file: Path, suffix: str) -> list[str]:

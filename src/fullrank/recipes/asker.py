@@ -93,7 +93,9 @@ class Asker:
             block, sources = self._from_newest(block, sources, newest, at, block_R[at], row_R[at])
         requests = requests_of(block, self.inputs, sources=sources, items=self._items, views=self.views)
         past, events_R = self._past(block, sources)
-        in_log = (block_R >= 0) | (events_R > 0)
+        in_log = block_R >= 0
+        for name in self._events:  # a file of events may know users that no row has
+            in_log |= array(block.requests, f"@history.{name}.length") > 0
         states = self.states(requests.features, self.inputs.request)
         if "user" in states and self.id_maps["user"].space.policy == "hashed":  # a bucket is nobody's own
             stranger = ~states["user"].missing_n & ~in_log
