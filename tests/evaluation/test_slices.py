@@ -11,18 +11,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from sliced_log import SCHEMA, Match, log, prepared
+from sliced_log import SCHEMA, Match, Table, log, prepared
 
 from fullrank.config_json import dumps, loads
 from fullrank.data.columns import DataError
 from fullrank.data.inputs import Inputs
 from fullrank.data.keys import codes_of_array
 from fullrank.data.loader import Loader
+from fullrank.data.partitions import PreparedData
+from fullrank.data.prepare import prepare
+from fullrank.data.splits import AllTrain, ByTime
 from fullrank.evaluation.bootstrap import BootstrapConfig
 from fullrank.evaluation.evaluate import predict_split
 from fullrank.evaluation.row_columns import row_columns
 from fullrank.evaluation.slice_metrics import slice_metrics
 from fullrank.evaluation.slices import Cut, SliceSource, cut_rows, slice_column
+from fullrank.schema import Feature
 
 FEW = BootstrapConfig(replicates=10)
 
@@ -183,6 +187,36 @@ def test_no_user_is_named(world, by):
     assert "person-" not in text and len(table.rows) > 1
     if by == "user":
         assert "key 2" in text
+
+
+def test_whoever_shares_the_key_space_of_a_users_column_is_not_named_either(tmp_path):
+    person = Feature(name="buyer", kind="categorical", of="user", column="user_id", key_space="person")
+    friend = Feature(name="friend", kind="categorical", of="user", key_space="person")
+    schema = replace(SCHEMA, features=(person, friend, *(f for f in SCHEMA.features if f.name != "friend")))
+    prepare(Table(log(0), schema), tmp_path / "data", split=ByTime(valid=0.2, test=0.3))
+    data = PreparedData.open(tmp_path / "data")
+    for by in ("buyer", "friend"):
+        names = cut_rows(SliceSource(data, "test", data.transform, data), by)[0].names
+        assert len(names) == 10 and not [name for name in names if "person" in name]
+
+
+def test_a_split_without_rows_has_no_slices(tmp_path):
+    prepare(Table(log(0)), tmp_path / "data", split=AllTrain())
+    data = PreparedData.open(tmp_path / "data")
+    source = SliceSource(data, "test", data.transform, data)
+    for by in ("day", "cold_user", "cold_item", "history.clicks", "scenario", "position", "city", "price"):
+        cut, slice_N = cut_rows(source, by)
+        assert len(slice_N) == 0 and (by == "history.clicks" or cut.names == ())
+
+
+def test_slices_of_near_numbers_have_names_of_their_own(tmp_path):
+    table = log(0)
+    cents = pa.array([10_001.0 + row % 3 for row in range(len(table))])
+    table = table.set_column(table.column_names.index("match"), "match", cents)
+    prepare(Table(table), tmp_path / "data", split=ByTime(valid=0.2, test=0.3))
+    data = PreparedData.open(tmp_path / "data")
+    cut, _ = cut_rows(SliceSource(data, "test", data.transform, data), "match")
+    assert cut.names == ("10001", "10002", "10003")
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from fullrank.recipes.train import load_ranker, predict
 from fullrank.training.run import Run
 
 FEW = BootstrapConfig(replicates=5)
+LOG = SimulatorConfig(rows=8_000, users=400, ads=80, campaigns=20, days=10, seed=6)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
-    log = SimulatedLog(SimulatorConfig(rows=8_000, users=400, ads=80, campaigns=20, days=10, seed=6))
-    prepare(log, folder / "data", split=ByTime(valid=0.3, test=0.3))
+    prepare(SimulatedLog(LOG), folder / "data", split=ByTime(valid=0.3, test=0.3))
     options = "--training.batch-size 256 --ranker.embedding.width 4 --ranker.hidden 8"
     assert command(folder, f"train dcnv2 --data {{0}}/data --out {{0}}/run {options}") == 0
     return folder
@@ -166,3 +166,25 @@ def test_what_is_missing_or_stale_is_said(world, tmp_path, capsys):
     capsys.readouterr()
     assert command(tmp_path, "evaluate {0}/run --data {0}/data --calibrated") == 2
     assert "it is of step 1: the run went on since. Calibrate it again" in capsys.readouterr().err
+
+
+def test_after_a_user_was_forgotten_a_run_is_measured_on_the_others(world, tmp_path):
+    shutil.copytree(world / "data", tmp_path / "data")
+    shutil.copytree(world / "run", tmp_path / "run")
+    run, before = Run.open(tmp_path / "run"), PreparedData.open(tmp_path / "data")
+    user = next(SimulatedLog(LOG).chunks()).records["user"][0].as_py()
+    assert command(tmp_path, f"forget {user} --data {{0}}/data --runs {{0}}/run") == 0
+    data = PreparedData.open(tmp_path / "data")
+    assert data.state != before.state  # a partition was written anew
+    found = evaluate_run(run, data, "test", by=["cold_user"], bootstrap=FEW)
+    assert found.tasks["click"].rows == data.num_rows("test")
+    for verb in ("calibrate", "report"):
+        assert command(tmp_path, f"{verb} {{0}}/run --data {{0}}/data") == 0
+
+
+def test_only_binary_tasks_are_calibrated(world):
+    run, data = opened(world)
+    valid = predict(run, load_ranker(run), data, "valid")
+    numbers = replace(valid, kinds=("regression", "regression"))
+    with pytest.raises(ValueError, match="Expected a binary task to calibrate"):
+        fit_calibration(run, numbers, slice_source(run, data, "valid"))

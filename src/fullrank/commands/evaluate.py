@@ -123,4 +123,4 @@ def _with_interval(row: SliceRow, name: str) -> tuple[float, str]:
 def hidden_note(hidden: int) -> str:
     """A line on what a table leaves out; empty if that is nothing."""
     slices = "1 slice of" if hidden == 1 else f"{hidden} slices of"
-    return f"\n({slices} fewer than {LEAST_USERS} users not shown)" if hidden else ""
+    return f"\n({slices} fewer than {LEAST_USERS} users (rows, where the log has none) not shown)" if hidden else ""

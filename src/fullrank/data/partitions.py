@@ -71,7 +71,9 @@ class Partition:
         blocks, first = [], 0
         for number in range(rows.num_record_batches):
             size = rows.get_batch(number).num_rows
-            blocks.append(BlockRef(self.index, split, number, first, size, requests.get_batch(number).num_rows))
+            # without a column there is no request to tell from others: each row is its own
+            num_requests = requests.get_batch(number).num_rows if requests.schema.names else size
+            blocks.append(BlockRef(self.index, split, number, first, size, num_requests))
             first += size
         return blocks
 
@@ -172,13 +174,23 @@ class PreparedData:
         data.items = transform.items
         return data
 
+    def renamed(self, state: DataState) -> DataState:
+        """The state with the names that its partitions have now: `forget` writes some anew, with the same number."""
+        now = {entry.name.split("-")[0]: entry.name for entry in self.manifest.partitions}
+        return replace(state, partitions=tuple(now.get(name.split("-")[0], name) for name in state.partitions))
+
+    @property
+    def splits(self) -> set[str]:
+        """The splits that some partition has, be it without rows."""
+        return {name for entry in self.manifest.partitions for name in entry.splits}
+
     def num_rows(self, split: str) -> int:
         """Rows of a split over all partitions; 0 for a split that is not there."""
         return sum(entry.splits[split].rows for entry in self.manifest.partitions if split in entry.splits)
 
     def blocks(self, split: str, partitions: tuple[int, ...] | None = None) -> list[BlockRef]:
         """Every block of a split, partition by partition; an unknown split name is an error."""
-        known = sorted({name for entry in self.manifest.partitions for name in entry.splits})
+        known = sorted(self.splits)
         if split not in known:
             raise DataError(f"Expected a split of {self.folder}: {known}, got {split!r}.{did_you_mean(split, known)}")
         chosen = self.partitions if partitions is None else [self.partitions[index] for index in partitions]

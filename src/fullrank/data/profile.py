@@ -6,15 +6,20 @@ Suffix: n owners.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fullrank.data.assemble import known_labels
 from fullrank.data.columns import Columns, EncodedBlock, Ragged, array
-from fullrank.data.id_map import MISSING_ID
+from fullrank.data.id_map import MISSING_ID, IdMap
 from fullrank.data.partitions import PreparedData
 from fullrank.schema import Feature
+
+if TYPE_CHECKING:
+    from fullrank.data.transform import Transform
 
 DAY = 86_400_000_000  # µs
 SAMPLE = 200_000  # values kept of a numeric feature and split
@@ -25,8 +30,8 @@ IDENTITIES = ("user", "request", "impression")  # key spaces that always change
 
 @dataclass(frozen=True, kw_only=True)
 class SplitProfile:
-    """Rows, requests and distinct users and items of a split; `new_user_rows`, `new_item_rows`: the share of its rows
-    whose user or item no training row has (nan where the log has no such role)."""
+    """Rows, requests and distinct users and items of a split; `new_user_rows`, `new_item_rows`: of its rows that
+    have a user or item, the share whose key no training row has (nan where the log has no such role)."""
 
     split: str
     rows: int
@@ -51,8 +56,8 @@ class LabelProfile:
 @dataclass(frozen=True, kw_only=True)
 class FeatureProfile:
     """A feature. `values`: keys of its key space (0 where it has none). `missing`, `unknown`: the shares of training
-    owners (rows or requests) without a value, and with a key that has no id of its own. `drift`: the population
-    stability index from train to test, nan where there is nothing to compare (see `stability_index`)."""
+    owners (rows or requests) without a value, and with a key that has no id of its own (multi: of the values). `drift`:
+    the population stability index from train to test, nan where there is nothing to compare (see `stability_index`)."""
 
     name: str
     kind: str
@@ -91,10 +96,13 @@ def stability_index(train: np.ndarray, test: np.ndarray) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def compute_profile(data: PreparedData) -> DataProfile:
-    """One pass over all blocks of all splits. Memory: a block, 16 bytes a row of the largest key space and feature, and
+def compute_profile(data: PreparedData, transform: Transform | None = None) -> DataProfile:
+    """One pass over all blocks of all splits; keys are those that `transform` knows (a run's; the newest if None).
+
+    Memory: a block, 16 bytes a row of the largest key space and feature, and
     8 bytes a distinct user and item."""
-    features = [_Tally(feature, data) for feature in data.schema.all_features() if feature.kind != "text"]
+    id_maps = (transform or data.transform).id_maps
+    features = [_Tally(feature, id_maps) for feature in data.schema.all_features() if feature.kind != "text"]
     tasks = tuple(task.name for task in data.schema.tasks)
     splits = sorted({name for p in data.manifest.partitions for name in p.splits}, key=_order)
     days: dict[int, np.ndarray] = {}
@@ -229,9 +237,9 @@ class _Counts:
 class _Tally:
     """One feature over all splits."""
 
-    def __init__(self, feature: Feature, data: PreparedData) -> None:
+    def __init__(self, feature: Feature, id_maps: Mapping[str, IdMap]) -> None:
         self.feature = feature
-        self.map = data.transform.id_maps[feature.key_space] if feature.key_space else None
+        self.map = id_maps[feature.key_space] if feature.key_space else None
         self.splits: dict[str, _Counts] = {}
 
     def add(self, split: str, block: EncodedBlock, total_rows: int) -> None:

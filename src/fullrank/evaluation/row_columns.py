@@ -36,7 +36,10 @@ def row_columns(data: PreparedData, split: str, names: Sequence[str]) -> dict[st
             found[name][place : place + block.num_rows] = columns[name]
         place += block.num_rows
         first_request += block.num_requests
-    return found or {name: np.empty(0) for name in names}
+    if not found:  # a split without rows: what its columns are of, another one says
+        some = next(block for each in sorted(data.splits) for block in data.blocks(each))
+        found = {name: column[:0] for name, column in _block_columns(data, some, [*names]).items() if name in names}
+    return found
 
 
 def _block_columns(data: PreparedData, block: BlockRef, names: list[str]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fullrank.data.columns import DataError, array
 from fullrank.data.keys import MISSING, codes_of_array, inverse_splitmix64
+from fullrank.data.profile import IDENTITIES
 from fullrank.evaluation.row_columns import row_columns
 from fullrank.schema import did_you_mean
 
@@ -160,17 +161,27 @@ def _cut_numbers(source: SliceSource, by: str, column_N: np.ndarray, bins: int) 
     values = np.unique(there)
     scaler = source.transform.scalers.by_name[by] if by in _features(source) else None
     if len(values) <= _FEW_NUMBERS:
-        names = tuple(f"{value:.4g}" for value in _unscaled(scaler, values))
+        names = tuple(_texts(_unscaled(scaler, values)))
         return Cut(by=by, names=names, values=tuple(values.astype(float).tolist()), rest="missing")
     # the least value is no edge: nothing is below it
     edges = np.unique(np.quantile(there, np.linspace(0.0, 1.0, bins + 1)[1:-1], method="higher"))
     edges = edges[edges > values[0]]
     if not len(edges):  # one value has nearly all rows
         edges = values[1:2]
-    texts = [f"{edge:.4g}" for edge in _unscaled(scaler, edges)]
+    texts = _texts(_unscaled(scaler, edges))
     between = [f"{low} – {high}" for low, high in pairwise(texts)]
     names = (f"< {texts[0]}", *between, f"≥ {texts[-1]}")
     return Cut(by=by, names=names, edges=tuple(edges.astype(float).tolist()), rest="missing")
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    """Numbers with four digits, or as many as tell them apart."""
+    texts: list[str] = []
+    for digits in (4, 6, 9, 17):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _unscaled(scaler: Scaler | None, values: np.ndarray) -> np.ndarray:
@@ -191,7 +202,7 @@ def _names(source: SliceSource, by: str, values: np.ndarray) -> list[str]:
         feature = features[by]
         id_map = source.transform.id_maps[feature.key_space]
         names = [id_map.key_of_id(int(value)) for value in values]
-        if feature.key_space == "user" or feature.column in (roles.user, roles.request, roles.impression):
+        if feature.key_space in _spaces_of_identity(source):
             own = values >= id_map.first_key_id  # whose it is, is not printed; [missing] and [unknown] are nobody's
             return [f"key {n + 1}" if own[n] else name for n, name in enumerate(names)]
         return names
@@ -202,6 +213,13 @@ def _names(source: SliceSource, by: str, values: np.ndarray) -> list[str]:
     return _names_of_codes(source, roles.columns()[by], values)
 
 
+def _spaces_of_identity(source: SliceSource) -> set[str]:
+    """The key spaces that hold keys of users, requests or impressions: those of these names, and of their columns."""
+    roles = source.data.schema.roles
+    columns = {roles.user, roles.request, roles.impression}
+    return {*IDENTITIES, *(f.key_space for f in source.data.schema.all_features() if f.column in columns)}
+
+
 def _names_of_codes(source: SliceSource, column: str, codes: np.ndarray) -> list[str]:
     """The keys of a role that has codes and no ids: told by a feature that reads the same column or by the tasks'
     scenarios; an integer key follows from its code; else the code itself."""
@@ -210,8 +228,9 @@ def _names_of_codes(source: SliceSource, column: str, codes: np.ndarray) -> list
 
     texts = [scenario for task in source.data.schema.tasks for scenario in task.scenarios]
     known |= dict(zip(codes_of_array(pa.array(texts, pa.string())).codes.tolist(), texts, strict=True))
+    private = _spaces_of_identity(source)
     for feature in source.data.schema.all_features():
-        if feature.column == column and feature.kind == "categorical" and feature.key_space != "user":
+        if feature.column == column and feature.kind == "categorical" and feature.key_space not in private:
             id_map = source.transform.id_maps[feature.key_space]
             if id_map.space.policy != "hashed":
                 ids = id_map.ids(codes)

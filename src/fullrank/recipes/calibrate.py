@@ -28,6 +28,8 @@ def fit_calibration(
     if by == "day":
         raise ValueError("Expected a column whose values come again, got 'day': no later row is of a day seen before.")
     binary = [task for task in predictions.tasks if predictions.kind(task) == "binary"]
+    if not binary:
+        raise ValueError(f"Expected a binary task to calibrate, got {list(predictions.tasks)} of other kinds.")
     usable = [task for task in binary if _has_both_classes(predictions, task)]
     cut, slice_N = cut_rows(source, by, top=MOST_SLICES) if by else (None, None)
     num_slices = len(cut.names) if cut else 0

@@ -78,8 +78,8 @@ def every_row(predictions: Predictions) -> tuple[Cut, np.ndarray]:
 
 
 def slice_source(run: Run, data: PreparedData, split: str) -> SliceSource:
-    """A split of `data` as the run sees it, to cut it into slices."""
+    """A split of `data` as the run sees it, to cut it into slices; `trained` has no rows forgotten since."""
     data.lineage.check(run.record.lineage, str(run.path))
     transform = run.transform()
-    trained = data.at(run.record.data) if run.record.data else data
+    trained = data.at(data.renamed(run.record.data)) if run.record.data else data
     return SliceSource(data.pinned(transform), split, transform, trained)

@@ -13,6 +13,7 @@ from fullrank.data.profile import DataProfile, compute_profile
 from fullrank.evaluation.bootstrap import DEFAULT, BootstrapConfig, Interval
 from fullrank.evaluation.evaluate import Metrics, Predictions, RegressionMetrics, predict_split
 from fullrank.evaluation.slice_metrics import SliceTable
+from fullrank.evaluation.slices import SliceSource
 from fullrank.recipes.calibrate import FILE, calibrated
 from fullrank.recipes.evaluate_run import evaluate_run, slice_source
 from fullrank.recipes.popularity import Popularity
@@ -25,9 +26,9 @@ MOST_FEATURES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class WeakSlice:
-    """A slice whose `metric` is credibly worse than that of all rows (`reference`; for PCOC: further from 1): the whole
-    90 % interval is on the wrong side. `loss` is by how much (for PCOC: in logarithms), times the square root of the
-    slice's share of rows: what a worry about it is worth (our choice)."""
+    """A slice whose `metric` is credibly worse than that of all rows (`reference`): the whole 90 % interval of its AUC
+    is below, or that of its PCOC further from 1 (in logarithms) on one side. `loss` is by how much (for PCOC: in
+    logarithms), times the square root of the slice's share of rows: what a worry about it is worth (our choice)."""
 
     task: str
     by: str
@@ -43,7 +44,7 @@ class WeakSlice:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """`after` are the predictions through the run's saved calibration, None if it has none. `popularity`: the metrics
-    of the item's own rate, whoever asks, on the same rows (empty where the log has no item)."""
+    of the item's own rate, whoever asks, on the same rows (empty where the log has no item, or an item several ids)."""
 
     run: Run
     data: str
@@ -73,11 +74,10 @@ def compute_report(
 
     Slices with fewer than 20 users are not in it, and no key of a user, request or impression is.
     """
-    trained = data.at(run.record.data) if run.record.data else data
-    profile = compute_profile(trained)
+    source = slice_source(run, data, split)
+    profile = compute_profile(source.trained, source.transform)
     by = slices_worth_a_look(data, profile) if by is None else by
     found = evaluate_run(run, data, split, by=by, bootstrap=bootstrap, progress=progress)
-    source = slice_source(run, data, split)
     has_calibration = (run.path / FILE).exists()
     return Report(
         run=run,
@@ -87,7 +87,7 @@ def compute_report(
         predictions=found.predictions,
         after=calibrated(run, found.predictions, source) if has_calibration else None,
         tasks=found.tasks,
-        popularity=_popularity(run, data, trained, split),
+        popularity=_popularity(run, source),
         slices=found.slices,
         weak=weak_slices(found.slices),
     )
@@ -120,13 +120,15 @@ def weak_slices(tables: Sequence[SliceTable], most: int = 12) -> tuple[WeakSlice
             for metric, reference in (("auc", everything.auc), ("pcoc", everything.pcoc)):
                 value = row.intervals[metric]
                 share = row.metrics.rows / everything.rows
-                outside = value.high < reference or (metric == "pcoc" and value.low > reference)
-                if share >= 1 or not outside or value.value <= 0:
+                if metric == "auc":
+                    outside, loss = value.high < reference, reference - value.value
+                elif value.value > 0 and reference > 0:
+                    far = max(reference, 1 / reference)
+                    outside = value.low > far or value.high < 1 / far
+                    loss = abs(np.log(value.value)) - np.log(far)
+                else:
                     continue
-                loss = reference - value.value
-                if metric == "pcoc":
-                    loss = abs(np.log(value.value)) - abs(np.log(reference))
-                if loss <= 0:
+                if share >= 1 or not outside or not loss > 0:
                     continue
                 found.append(
                     WeakSlice(
@@ -144,12 +146,13 @@ def weak_slices(tables: Sequence[SliceTable], most: int = 12) -> tuple[WeakSlice
     return tuple(sorted(found, key=lambda weak: -weak.loss)[:most])
 
 
-def _popularity(run: Run, data: PreparedData, trained: PreparedData, split: str) -> dict[str, Metrics]:
+def _popularity(run: Run, source: SliceSource) -> dict[str, Metrics]:
+    schema = source.data.schema
     tasks = tuple(task.name for task in run.record.inputs.tasks if task.kind == "binary")
-    if not data.schema.roles.item or not tasks:
+    if not schema.roles.item or schema.key_space("item").hashes > 1 or not tasks:
         return {}
-    transform = run.transform()
-    view = data.pinned(transform)
-    loader = Loader(view, Popularity.inputs(data, tasks), split, batch_size=EVALUATION_BATCH)
-    predicted = predict_split(Popularity.fit(trained.pinned(transform), tasks), loader, tasks)
+    inputs = Popularity.inputs(source.data, tasks)
+    loader = Loader(source.data, inputs, source.split, batch_size=EVALUATION_BATCH)
+    popularity = Popularity.fit(source.trained.pinned(source.transform), tasks)
+    predicted = predict_split(popularity, loader, inputs.tasks)
     return {task: predicted.metrics(task) for task in tasks}
