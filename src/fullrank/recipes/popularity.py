@@ -23,8 +23,9 @@ class PopularityOutput:
 class Popularity(nn.Module):
     """`p_item = (positives + a · p) / (rows + a)`, with p the rate over all training rows and a = `prior_rows`.
 
-    An item without training rows (and so every unknown one) gets p. Counts only labels that are known. Not a ranker:
-    it knows no user, and learns nothing but a count per item id and task.
+    An item without training rows (and so every unknown one) gets p. Counts only labels that are known, a row 1 /
+    sample_rate times: the rate of the traffic before sampling. Not a ranker: it knows no user, and learns nothing but a
+    count per item id and task. An item has one id: not for key spaces of several hashes.
     """
 
     logit_IK: Tensor
@@ -50,8 +51,9 @@ class Popularity(nn.Module):
         for batch in loader.epoch(0):
             assert batch.labels is not None
             item_B = batch.candidates.features.ids_nF[:, 0]
-            rows_IK.index_add_(0, item_B, batch.labels.known_BK.double())
-            positives_IK.index_add_(0, item_B, batch.labels.values_BK.double())
+            count_B1 = 1.0 / batch.labels.sample_rate_B.double()[:, None]
+            rows_IK.index_add_(0, item_B, count_B1 * batch.labels.known_BK.double())
+            positives_IK.index_add_(0, item_B, count_B1 * batch.labels.values_BK.double())
         # half a row of either kind keeps the logit of a task without one class finite
         rate_K = (positives_IK.sum(0) + 0.5) / (rows_IK.sum(0) + 1.0)
         rate_IK = (positives_IK + prior_rows * rate_K) / (rows_IK + prior_rows)

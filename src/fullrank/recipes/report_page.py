@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fullrank.config_json import decode
 from fullrank.evaluation.bootstrap import Interval
 from fullrank.evaluation.evaluate import Metrics, RegressionMetrics
 from fullrank.evaluation.html_page import HtmlPage
@@ -18,6 +21,7 @@ from fullrank.recipes.report import Report
 from fullrank.recipes.report_plots import plot_days, plot_scores, reliability_of
 from fullrank.recipes.train import ranker_config
 from fullrank.training.learning_curve import compute_learning_curve, plot_learning_curves
+from fullrank.training.objectives import MultiTask
 
 DRIFTED = 0.25  # of the population stability index, by custom
 
@@ -33,7 +37,7 @@ def write_report(report: Report, path: Path) -> Path:
     state = "finished" if result is not None else "not finished: measured with its newest checkpoint"
     page.text(
         f"A ranker trained by fullrank {run.record.fullrank}, in {run.path} ({state}), measured on the {report.split} "
-        f"rows of {report.data}. No row of that split was trained on. Intervals are 90 %, from resampling users."
+        f"rows of {report.data}. {_fairness(report)} Intervals are 90 %, from resampling users."
     )
     _verdict(page, report)
     _data(page, report)
@@ -42,6 +46,15 @@ def write_report(report: Report, path: Path) -> Path:
     _slices(page, report)
     _again(page, report)
     return page.write(path)
+
+
+def _fairness(report: Report) -> str:
+    """What the rows it is measured on had to do with its training."""
+    if report.split == "train":
+        return "It learned from rows of this split, so it does better here than on rows it has not seen."
+    training = report.run.record.train
+    chosen = report.split == "valid" and (training.early_stop or training.schedule.metric)
+    return "No row of that split was trained on" + (", but training went by how it did on them." if chosen else ".")
 
 
 def _verdict(page: HtmlPage, report: Report) -> None:
@@ -117,7 +130,7 @@ def _data(page: HtmlPage, report: Report) -> None:
     )
     if len(profile.day_D) > 1:
         figure, axes = _two_panels()
-        plot_days(profile, *axes)
+        plot_days(profile, [task.name for task in report.run.schema.tasks if task.kind == "binary"], *axes)
         page.figure(figure, "Left: rows a day, all splits (UTC). Right: the share of positives among the labels known.")
     drifted = [f.name for f in profile.features if f.drift > DRIFTED]
     page.text(
@@ -161,6 +174,8 @@ def _training(page: HtmlPage, report: Report) -> None:
         )
     settings = [["ranker", run.record.type_tag], *_settings("ranker", ranker_config(run))]
     settings += _settings("training", run.record.train)
+    objective = decode(MultiTask, run.record.objective, f"{run.path / 'run.json'}: objective")
+    settings += [[f"objective.{term.task}", f"{term.weight:g} × {term.loss}"] for term in objective.terms]
     inputs = run.record.inputs
     named = [field.name for field in (*inputs.request, *inputs.candidate)]
     settings += [["fields", ", ".join(named)]]
@@ -229,7 +244,7 @@ def _slices(page: HtmlPage, report: Report) -> None:
     for table in report.slices:
         if table.by:
             _slice_table(page, table)
-    page.text(f"Slices with fewer than {LEAST_USERS} users are counted and not shown.")
+    page.text(f"Slices with fewer than {LEAST_USERS} users (rows, where the log has none) are counted and not shown.")
 
 
 def _slice_table(page: HtmlPage, table: SliceTable) -> None:
@@ -251,11 +266,10 @@ def _again(page: HtmlPage, report: Report) -> None:
         "with other seeds, and this page again:"
     )
     page.code(
-        f"fullrank compare --data {report.data} --recipes {run.path} --seeds 5\n"
-        f"fullrank report {run.path} --data {report.data} --split {report.split}"
+        shlex.join(["fullrank", "compare", "--data", report.data, "--recipes", str(run.path), "--seeds", "5"])
+        + "\n"
+        + shlex.join(["fullrank", "report", str(run.path), "--data", report.data, "--split", report.split])
     )
-    import json
-
     made = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
     lines = [[name, str(value)] for name, value in made.items() if value is not None]
     lines += [["seed of weights", str(run.record.seed)], ["lineage", f"{run.record.lineage}"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,16 +28,17 @@ def reliability_of(predictions: Predictions, task: str) -> Reliability:
     return compute_reliability(*probabilities(predictions, task))
 
 
-def plot_days(profile: DataProfile, rows: Axes, rates: Axes) -> None:
-    """Rows a day on one axis; each task's rate of positives a day, of labels known, on the other."""
+def plot_days(profile: DataProfile, tasks: Sequence[str], rows: Axes, rates: Axes) -> None:
+    """Rows a day on one axis; each binary task's rate of positives a day, of labels known, on the other."""
     days = profile.day_D.astype("datetime64[D]")
     rows.bar(days.astype("O"), profile.rows_D, color="0.7")
     rows.set_ylabel("rows a day")
-    for task, mean_D in profile.mean_D.items():
-        rates.plot(days.astype("O"), mean_D, marker="o", markersize=3, linewidth=1.2, label=task)
+    for task in tasks:
+        rates.plot(days.astype("O"), profile.mean_D[task], marker="o", markersize=3, linewidth=1.2, label=task)
     rates.set_ylabel("share of positives")
     rates.set_ylim(bottom=0)
-    rates.legend(fontsize=8)
+    if tasks:
+        rates.legend(fontsize=8)
     for ax in (rows, rates):
         ax.tick_params(axis="x", labelrotation=30)
 
