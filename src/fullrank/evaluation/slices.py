@@ -15,7 +15,7 @@ import numpy as np
 
 from fullrank.data.columns import DataError, array
 from fullrank.data.keys import MISSING, codes_of_array, inverse_splitmix64
-from fullrank.data.profile import IDENTITIES
+from fullrank.data.profile import DAY, IDENTITIES
 from fullrank.evaluation.row_columns import row_columns
 from fullrank.schema import did_you_mean
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fullrank.data.transform import Transform
     from fullrank.schema import Feature
 
-DAY = 86_400_000_000
 CODE_ROLES = ("scenario", "campaign", "advertiser")
 NUMBER_ROLES = ("position", "price", "bid", "propensity", "exploration", "weight", "sample_rate")
 _COLD = ("known", "cold: no id of its own", "cold: never in train", "missing")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fullrank.data.profile import DataProfile
+from fullrank.evaluation.binary import sigmoid
+from fullrank.evaluation.checks import undo_sampling
 from fullrank.evaluation.evaluate import Predictions
 from fullrank.evaluation.reliability import Reliability, compute_reliability
 
@@ -19,8 +21,8 @@ def probabilities(predictions: Predictions, task: str) -> tuple[np.ndarray, np.n
     """(label, probability, weight) of the rows of a binary task whose label is known."""
     column = predictions.column(task)
     known = predictions.known_NK[:, column]
-    probability = 1.0 / (1.0 + np.exp(-predictions.logits_NK[known, column].astype(np.float64)))
-    return predictions.labels_NK[known, column], probability, 1.0 / predictions.sample_rate_N[known]
+    weight = undo_sampling(predictions.sample_rate_N[known], int(known.sum()))
+    return predictions.labels_NK[known, column], sigmoid(predictions.logits_NK[known, column]), weight
 
 
 def reliability_of(predictions: Predictions, task: str) -> Reliability:
