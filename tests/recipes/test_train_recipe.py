@@ -27,6 +27,7 @@ from fullrank.recipes.train import load_ranker, predict, train_ranker
 from fullrank.recipes.validation import BETTER
 from fullrank.training.callbacks import Callback
 from fullrank.training.config import TrainConfig
+from fullrank.training.loop import TrainingError
 from fullrank.training.objectives import MultiTask, ObjectiveConfig
 from fullrank.training.schedule import Schedule
 from fullrank.training.watch import WatchError
@@ -149,6 +150,13 @@ def test_a_number_is_learned_by_its_squared_error(data: Path, tmp_path: Path) ->
 def test_a_metric_that_is_not_known_leaves_no_folder(data: Path, tmp_path: Path) -> None:
     training = replace(TRAINING, early_stop="click.acu")
     with pytest.raises(WatchError, match=r"click.auc, .*conversion.brier, got 'click.acu'. Did you .*'click.auc'"):
+        train_ranker(RANKER, PreparedData.open(data), tmp_path / "run", training)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_up_longer_than_the_run_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    training = replace(TRAINING, schedule=Schedule(warmup_steps=10_000))
+    with pytest.raises(TrainingError, match=r"a warm-up of less than all \d+ rows, got 1000000 rows"):
         train_ranker(RANKER, PreparedData.open(data), tmp_path / "run", training)
     assert not (tmp_path / "run").exists()
 

@@ -128,6 +128,14 @@ def test_what_cannot_be_gone_by_is_an_error_before_anything_is_trained(tmp_path,
         train(TinyRanker(), TinyLoader(100, batch_size=20), OBJECTIVE, CONFIG, create_run(tmp_path / "b", CONFIG))
 
 
+def test_where_no_clock_strikes_the_end_is_validated(tmp_path):
+    config = replace(CONFIG, epochs=2, validate_every_epochs=None, validate_every_steps=1000)
+    run = create_run(tmp_path / "a", config)
+    result = fit(run, Told([0.6]), config)
+    assert result.finished and result.best == Best(metric="click.auc", value=0.6, step=10, epoch=2)
+    assert [line["step"] for line in lines_of(run) if "valid" in line] == [10]
+
+
 def test_a_metric_that_is_not_defined_cannot_be_gone_by(tmp_path):
     def validate(ranker):
         return {"click": {"auc": float("nan"), "log_loss": 0.5}, "buy": {"auc": None}}

@@ -130,6 +130,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     [
         ({"epochs": 0}, r"Expected epochs >= 1, got 0\.$"),
         ({"checkpoint_every_steps": 0}, "got 0. Set `checkpoint_every_steps=None` to switch it off"),
+        ({"seed": -1}, "Expected a seed of 64 bits, 0 or more, got -1"),
         ({"lr": 0.0}, "Expected lr > 0, got 0.0"),
         ({"weight_decay": -1.0}, "Expected weight_decay >= 0, got -1.0"),
         ({"clip_norm": 0.0}, "Expected clip_norm > 0, got 0.0. Set `clip_norm=None`"),

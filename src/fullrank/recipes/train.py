@@ -16,7 +16,7 @@ from fullrank.rankers import Ranker, ranker_name, ranker_named
 from fullrank.recipes.validation import EVALUATION_BATCH, Validation, scores_of
 from fullrank.training.callbacks import Callback, Result
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import train
+from fullrank.training.loop import train, warmup_rows
 from fullrank.training.objectives import MultiTask, ObjectiveConfig
 from fullrank.training.origins import Origin
 from fullrank.training.run import Run
@@ -77,6 +77,7 @@ def train_ranker(
     has_valid = data.num_rows("valid") > 0
     scores = scores_of(inputs.tasks) if has_valid else None
     check_watched(training, scores)  # before there is a folder that another try would have to match
+    warmup_rows(training, data.num_rows("train"))
     num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
     run = Run.create(
         path,

@@ -27,12 +27,12 @@ class TrainConfig:
         bf16: compute the ranker's forward and backward in bfloat16 where torch's autocast holds it safe; weights,
             losses, gradients of weights, and validation stay in float32. Only faster on hardware that has bfloat16.
         early_stop: TASK.METRIC, such as `click.auc`: keep the weights of its best validation, stop when it has not
-            improved for `patience` validations in a row, and end with the kept weights. Empty: go through all epochs
-            and end with the last.
+            improved for `patience` validations in a row, and end with the kept weights. Where no clock struck before,
+            the end of the last epoch is validated. Empty: go through all epochs and end with the last.
         patience: of `early_stop`.
         min_improvement: what is no more than this better than the best so far is no improvement, for `early_stop` and
             for the plateau of `schedule`.
-        seed: of the order of rows and of dropout.
+        seed: of the order of rows and of dropout; 0 or more.
         log_every_steps: steps between two lines of `metrics.jsonl`, each the mean since the line before; an epoch's
             end has a line too.
         validate_every_epochs, validate_every_steps: None: not by that clock.
@@ -74,6 +74,8 @@ class TrainConfig:
             if value < 1:
                 off = f" Set `{name}=None` to switch it off." if name in clocks else ""
                 raise ValueError(f"Expected {name} >= 1, got {value}.{off}")
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"Expected a seed of 64 bits, 0 or more, got {self.seed}.")
         if self.lr <= 0:
             raise ValueError(f"Expected lr > 0, got {self.lr}.")
         if self.weight_decay < 0:

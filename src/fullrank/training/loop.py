@@ -39,6 +39,14 @@ class TrainingError(RuntimeError):
     """Training cannot go on. The message says at which step, why, and what to do."""
 
 
+def warmup_rows(config: TrainConfig, num_rows: int) -> int:
+    """The rows of the warm-up of a run on `num_rows` rows; an error where it would not end before the run."""
+    total, warmup = config.epochs * num_rows, config.schedule.warmup_steps * config.accumulate * config.batch_size
+    if warmup >= total and warmup:
+        raise TrainingError(f"Expected a warm-up of less than all {total} rows, got {warmup} rows.")
+    return warmup
+
+
 class Batches(Protocol):
     """What is asked of a training loader: batches whose order is a function of (its seed, epoch), from any row on."""
 
@@ -119,9 +127,7 @@ class _Training:
         self.ranker, self.loader, self.objective, self.config = ranker, loader, objective, config
         self.run, self.validate, self.scores, self.callbacks = run, validate, scores, callbacks
         self.total = config.epochs * loader.num_rows
-        self.warmup = config.schedule.warmup_steps * config.accumulate * config.batch_size
-        if self.warmup >= self.total and self.warmup:
-            raise TrainingError(f"Expected a warm-up of less than all {self.total} rows, got {self.warmup} rows.")
+        self.warmup = warmup_rows(config, loader.num_rows)
         self.device = next(ranker.parameters()).device
         self.optimizer = RankerOptimizer(ranker, config)
         self.increments = Increments(self.optimizer, config.full_checkpoint_every)
@@ -134,7 +140,8 @@ class _Training:
             self.stop = stack.enter_context(StopSignals())
             self.log = MetricsLog(run.path / "metrics.jsonl", self.at.metrics_bytes)
             stack.callback(self.log.close)
-            self.progress = Progress(total=self.total, done=self.at.rows, metric=config.early_stop)
+            ahead = (config.epochs - self.at.epoch) * loader.num_rows - self.at.row  # past epochs may have had others
+            self.progress = Progress(total=self.at.rows + ahead, done=self.at.rows, metric=config.early_stop)
             stack.callback(self.progress.close)
 
     def _restored(self) -> Position:
@@ -285,7 +292,8 @@ class _Training:
         at, config = self.at, self.config
         by_epoch = config.validate_every_epochs and at.row == 0 and at.epoch % config.validate_every_epochs == 0
         by_step = config.validate_every_steps and at.step % config.validate_every_steps == 0
-        if self.validate is None or at.validated_step == at.step or not (by_epoch or by_step):
+        by_end = config.early_stop and at.epoch == config.epochs and at.early.best is None  # some weights must be best
+        if self.validate is None or at.validated_step == at.step or not (by_epoch or by_step or by_end):
             return
         if self.stop.received:
             return  # the resumed run validates first

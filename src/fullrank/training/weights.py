@@ -34,7 +34,6 @@ def load_weights(ranker: nn.Module, checkpoint: Checkpoint, *, averaged: bool = 
 
 
 def dense_tensors(ranker: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers that are not tables, by name. Views, not copies."""
     """Parameters and buffers that are not tables, by name: the tensors themselves, detached."""
     arenas = {id(parameter) for parameter in tables_of(ranker).parameters()}
     state = ranker.state_dict(keep_vars=True)
