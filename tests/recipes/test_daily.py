@@ -31,8 +31,10 @@ from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.daily import PROGRESSIVE, Daily, continue_run
 from fullrank.recipes.train import load_ranker, train_ranker
+from fullrank.training import loop
 from fullrank.training.callbacks import Callback
 from fullrank.training.config import TrainConfig
+from fullrank.training.progress import Progress
 from fullrank.training.run import Run, RunError
 
 DAY = 86_400
@@ -335,6 +337,31 @@ def test_the_best_weights_are_gone_on_with(tmp_path: Path) -> None:
     known = [predict_split(best, loader, inputs.tasks).metrics("click") for loader in rows]
     mean = sum(m.log_loss * m.rows for m in known) / sum(m.rows for m in known)
     assert done.days[0]["log_loss"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 1), slice(2, 3)], ids=["the first day", "the second day alone"])
+def test_a_run_of_some_of_the_days_goes_on_with_those_after_them(world, tmp_path: Path, chosen: slice) -> None:
+    data = PreparedData.open(world[0])
+    state = states(data)[chosen.stop - 1]
+    then = data.at(replace(state, partitions=state.partitions[chosen]))
+    run = train_ranker(ranker(), then, tmp_path / "first", TRAINING).run
+    done = continue_run(run, data, tmp_path / "run")
+    rows = [entry.name for entry in data.manifest.partitions[chosen.stop :] if entry.kind == "rows"]
+    assert [day["partition"] for day in done.days] == [name for name in rows for _ in range(2)]
+    assert {day["rows"] for day in done.days} == {400}
+    assert done.result.finished and load_ranker(done.run)
+
+
+def test_the_bar_counts_the_rows_of_its_stage(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    def counted(**options) -> Progress:
+        bars.append((options["total"], options["done"]))
+        return Progress(**options)
+
+    monkeypatch.setattr(loop, "Progress", counted)
+    done = continue_run(world[1], PreparedData.open(world[0]), tmp_path / "run")
+    assert [total for total, _ in bars] == [*(begun for _, begun in bars[1:]), done.result.rows]
 
 
 def test_what_cannot_go_on_says_why(world, tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ class _Stages:
         self.index = {entry.name: index for index, entry in enumerate(data.manifest.partitions)}
         assert record.data is not None
         self.end = data.at(record.data)
+        pin, versions = source.record.lineage, data.lineage.versions
+        self.pinned = pin.version if any(v.hash == pin.hash for v in versions[pin.version : pin.version + 1]) else -1
         self.fitted: dict[int, Transform] = {}
 
     def go(self, callbacks: Sequence[Callback], how_to_resume: str) -> Result:
@@ -156,10 +158,10 @@ class _Stages:
         """A line a task: the ranker before the stage on all rows of the stage's day."""
         inputs, name = self.record.inputs, self.stages[number].day
         seen = self.end.pinned(self._transform(number - 1))
-        entry = self.end.manifest.partitions[self.index[name]]
+        index, entry = next((i, e) for i, e in enumerate(self.end.manifest.partitions) if e.name == name)
         rows = _AllSplits(
             [
-                Loader(seen, inputs, split, batch_size=EVALUATION_BATCH, partitions=(self.index[name],))
+                Loader(seen, inputs, split, batch_size=EVALUATION_BATCH, partitions=(index,))
                 for split in entry.splits
             ]
         )
@@ -199,14 +201,16 @@ class _Stages:
         return self.config.build(self.record.inputs, _rows_of(self._transform(number)), self.record.seed)
 
     def _transform(self, number: int) -> Transform:
-        """What was fitted by stage `number` (-1: the source's). Two are held: of a stage and of the one before."""
+        """What was fitted by stage `number` (-1: the source's, which may be of a later version, where the source was
+        trained on `PreparedData.at`). Two are held: of a stage and of the one before."""
         if number not in self.fitted:
             before = number - 1
             self.fitted = {before: self.fitted[before]} if before in self.fitted else {}
-            if number < 0:
+            index = self.index[self.stages[number].partitions[-1]] if number >= 0 else -1
+            if number < 0 or self.data.manifest.partitions[index].lineage_version < self.pinned:
                 self.fitted[number] = self.source.transform()
             else:
-                self.fitted[number] = transform_at(self.data, self.index[self.stages[number].partitions[-1]])
+                self.fitted[number] = transform_at(self.data, index)
         return self.fitted[number]
 
     def _loader(self, number: int) -> Loader:
@@ -249,15 +253,16 @@ def _created(path: Path, source: Run, data: PreparedData) -> Run:
     if record.data is None:
         raise RunError(f"Expected {source.path} to be a run of prepared data, it names none: there is no next day.")
     since = _renamed(record.data, data)
+    entries = data.manifest.partitions
+    seen = max((number for number, entry in enumerate(entries, start=1) if entry.name in since.partitions), default=0)
     stages, names, as_of = [], [], since.as_of
-    for entry, state in zip(data.manifest.partitions, states(data), strict=True):
-        if entry.name not in since.partitions:
-            names.append(entry.name)
-            as_of = max(as_of, state.as_of)
-            if entry.kind == "rows" or entry is data.manifest.partitions[-1]:
-                day = entry.name if entry.kind == "rows" else ""
-                stages.append(Stage(partitions=tuple(names), day=day, as_of=as_of))
-                names = []
+    for entry, state in list(zip(entries, states(data), strict=True))[seen:]:  # older ones were left out on purpose
+        names.append(entry.name)
+        as_of = max(as_of, state.as_of)
+        if entry.kind == "rows" or entry is entries[-1]:
+            day = entry.name if entry.kind == "rows" else ""
+            stages.append(Stage(partitions=tuple(names), day=day, as_of=as_of))
+            names = []
     if not stages:
         raise RunError(
             f"Expected {data.folder} to have a partition that {source.path} has not seen, it has none. "
