@@ -93,6 +93,13 @@ def test_reading_for_a_model_gives_its_columns_and_no_others(out: Path) -> None:
     assert (read.num_rows, read.num_requests) == (block.num_rows, block.num_requests)
 
 
+def test_what_is_not_there_cannot_be_excluded() -> None:
+    with pytest.raises(ValueError, match=r"exclude to name one of .*match.*, got 'macth'. Did you mean 'match'\?"):
+        Inputs.of(SCHEMA, exclude=("city", "macth"))
+    with pytest.raises(ValueError, match=r"last_n >= 1, got 0. To leave a history out, exclude it"):
+        Inputs.of(SCHEMA, last_n=0)
+
+
 def test_late_labels_are_laid_over_rows_of_any_block_and_the_last_to_come_holds(out: Path) -> None:
     table = rows()
     names = table["imp"].to_pylist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fullrank.schema import Feature, Schema, TaskKind
+from fullrank.schema import Feature, Schema, TaskKind, did_you_mean
 
 FieldKind = Literal["categorical", "multi", "numeric", "vector"]
 FieldOwner = Literal["user", "context", "item", "pair", "event"]
@@ -65,6 +65,13 @@ class Inputs:
 
         `last_n` shortens every history (the schema's `max_length` if None). Text is never an input.
         """
+        known = [named.name for named in (*schema.all_features(), *schema.histories, *schema.tasks)]
+        for name in exclude:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise ValueError(f"Expected exclude to name one of {', '.join(known)}, got {name!r}.{near}")
+        if last_n is not None and last_n < 1:
+            raise ValueError(f"Expected last_n >= 1, got {last_n}. To leave a history out, exclude it by its name.")
 
         def field(name: str, feature: Feature, of: FieldOwner) -> Field:
             kind = feature.kind
