@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_another_format_is_refused(tmp_path):
     state.write_text(state.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(CheckpointError, match=r"10.state.json of format 1, got 2: use the release that wrote it"):
         latest_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_what_was_saved_and_nothing_else(tmp_path, monkeypatch):
+    save(tmp_path, 10)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match=r"Cannot write checkpoint .*20: .*No space left .* make room"):
+            save(tmp_path, 20)
+    assert latest(tmp_path).position.step == 10 and not list(tmp_path.glob(".*"))
 
 
 class Killed(BaseException):

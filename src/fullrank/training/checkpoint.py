@@ -37,7 +37,7 @@ _DTYPES = {
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is not as it was written. The message names the file."""
+    """A checkpoint cannot be written, or is not as it was written. The message names the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,13 +209,20 @@ def _write_checkpoint(
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
     draft, final = folder / f".tmp-{name}", folder / name
-    draft.mkdir()
-    files = {}
-    for part, tensors in parts.items():
-        file = f"{part}.safetensors"
-        files[file] = _write_tensors(draft / file, tensors)
-    _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
-    _sync_folder(draft)
+    try:
+        draft.mkdir()
+        files = {}
+        for part, tensors in parts.items():
+            file = f"{part}.safetensors"
+            files[file] = _write_tensors(draft / file, tensors)
+        _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
+        _sync_folder(draft)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)  # on a full disk, what was written of it is in the way
+        raise CheckpointError(
+            f"Cannot write checkpoint {final}: {error}. What was saved before is whole: make room on the disk if it is "
+            "full, and run the same command again."
+        ) from error
     if final.exists():  # damaged, or never named by `latest`: this run came here again from an earlier one
         shutil.rmtree(final)
     draft.rename(final)
