@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from fullrank.config_json import decode
+from fullrank.data.columns import DataError
 from fullrank.data.corrections import append_labels
+from fullrank.data.forget import forget
 from fullrank.data.lineage import LineageError
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
@@ -76,6 +78,18 @@ def test_a_stopped_run_goes_on_with_the_rows_and_labels_it_began_with(data: Path
     assert resumed.result.finished and resumed.result.loss == whole.result.loss
     for name, weight in whole.ranker.state_dict().items():
         assert torch.equal(weight, resumed.ranker.state_dict()[name]), name
+
+
+def test_a_finished_run_is_finished_whoever_was_forgotten_since(data: Path, tmp_path: Path) -> None:
+    training = replace(TRAINING, epochs=1)
+    trained = train_ranker(RANKER, PreparedData.open(data), tmp_path / "run", training)
+    half = {"path": tmp_path / "half", "training": training, "callbacks": [_Interrupt(2)]}
+    train_ranker(RANKER, PreparedData.open(data), **half)
+    user = PreparedData.open(data).transform.id_maps["user"]
+    forget(data, user.key_of_id(user.first_key_id), runs=[tmp_path / "run", tmp_path / "half"])
+    assert train_ranker(RANKER, PreparedData.open(data), tmp_path / "run", training).result == trained.result
+    with pytest.raises(DataError, match="Start a new run"):
+        train_ranker(RANKER, PreparedData.open(data), **half)
 
 
 def test_another_data_set_is_refused_and_not_scored(data: Path, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def _created(path: Path, source: Run, data: PreparedData) -> Run:
         raise RunError(f"Expected {source.path} to be finished, it is not: run its own command again first.")
     if record.data is None:
         raise RunError(f"Expected {source.path} to be a run of prepared data, it names none: there is no next day.")
-    since = _renamed(record.data, data)
+    since = data.renamed(record.data)
     entries = data.manifest.partitions
     seen = max((number for number, entry in enumerate(entries, start=1) if entry.name in since.partitions), default=0)
     stages, names, as_of = [], [], since.as_of
@@ -300,13 +300,6 @@ def _opened(path: Path, source: Run) -> Run:
             f"Expected {path} to continue {source.path}, it continues {what}. Give the new run a folder of its own."
         )
     return run
-
-
-def _renamed(state: DataState, data: PreparedData) -> DataState:
-    """The state with the names that its partitions have now: `forget` writes some anew, with the same number."""
-    now = {entry.name.split("-")[0]: entry.name for entry in data.manifest.partitions}
-    names = tuple(now.get(name.split("-")[0], name) for name in state.partitions)
-    return DataState(partitions=names, as_of=state.as_of)
 
 
 def _rows_of(transform: Transform) -> dict[str, int]:

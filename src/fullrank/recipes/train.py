@@ -71,7 +71,8 @@ def train_ranker(
         there = Run.open(path)
         data.lineage.check(there.record.lineage, str(path))
         pin, state, transform = there.record.lineage, there.record.data or state, there.transform()
-        data = data.at(state).pinned(transform)
+        now = data.renamed(state) if there.result() else state  # who still learns needs the very rows it began with
+        data = data.at(now).pinned(transform)
         if origin and there.record.warm_from and there.record.warm_from.checkpoint == origin.checkpoint:
             origin = there.record.warm_from  # the same one, by whatever path
     has_valid = data.num_rows("valid") > 0
