@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from fullrank.data.loader import Loader
     from fullrank.data.partitions import PreparedData
     from fullrank.data.prepare import prepare
+    from fullrank.recipes.compare import Recipe, compare
+    from fullrank.recipes.daily import continue_run
+    from fullrank.recipes.evaluate_run import evaluate_run as evaluate
+    from fullrank.recipes.explain import explain
     from fullrank.recipes.recommend import recommend
     from fullrank.recipes.train import load_ranker, predict
     from fullrank.recipes.train import train_ranker as train
@@ -26,9 +30,14 @@ __all__ = [
     "Inputs",
     "Loader",
     "PreparedData",
+    "Recipe",
     "Run",
     "Schema",
     "TrainConfig",
+    "compare",
+    "continue_run",
+    "evaluate",
+    "explain",
     "load_ranker",
     "predict",
     "prepare",
@@ -40,9 +49,14 @@ _HOME = {
     "Inputs": ("fullrank.data.inputs", "Inputs"),
     "Loader": ("fullrank.data.loader", "Loader"),
     "PreparedData": ("fullrank.data.partitions", "PreparedData"),
+    "Recipe": ("fullrank.recipes.compare", "Recipe"),
     "Run": ("fullrank.training.run", "Run"),
     "Schema": ("fullrank.schema", "Schema"),
     "TrainConfig": ("fullrank.training.config", "TrainConfig"),
+    "compare": ("fullrank.recipes.compare", "compare"),
+    "continue_run": ("fullrank.recipes.daily", "continue_run"),
+    "evaluate": ("fullrank.recipes.evaluate_run", "evaluate_run"),
+    "explain": ("fullrank.recipes.explain", "explain"),
     "load_ranker": ("fullrank.recipes.train", "load_ranker"),
     "predict": ("fullrank.recipes.train", "predict"),
     "prepare": ("fullrank.data.prepare", "prepare"),
