@@ -124,6 +124,7 @@ def next_commands(result: DemoResult) -> list[str]:
     data = run.parent.parent / "data-per-user"
     return [
         f"fullrank recommend {run} --data {data} --user {result.user}",
+        f"fullrank report {run} --data {data}",
         f"fullrank train rankmixer --data {data} --out runs/mine",
         "fullrank schema infer LOG.parquet --out schema.toml",
         "fullrank prepare LOG.parquet --schema schema.toml --out data/mine",
