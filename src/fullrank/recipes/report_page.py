@@ -68,7 +68,7 @@ def _verdict(page: HtmlPage, report: Report) -> None:
         if not metrics.rows:
             continue
         intervals = whole[task].intervals if task in whole else {}
-        rows.append([task, run_name(report), *_cells(metrics, intervals)])
+        rows.append([task, report.run.record.type_tag, *_cells(metrics, intervals)])
         if task in report.popularity:
             rows.append([task, "popularity", *_cells(report.popularity[task], {})])
     if rows:
@@ -78,7 +78,7 @@ def _verdict(page: HtmlPage, report: Report) -> None:
             "knowing nothing. PCOC: predicted over observed positives; 1 is right. Popularity knows the item's own "
             "rate and nothing of who asks: what a ranker has to beat. Below a number: its interval."
         )
-        page.table(["task", "model", "rows", "positives", "AUC", "user AUC", "NE", "PCOC"], rows, words=2)
+        page.table(["task", "model", "AUC", "user AUC", "NE", "PCOC", "rows", "positives"], rows, words=2)
     if numbers:
         page.table(["task", "rows", "MSE", "MAE", "R²"], numbers)
     unknown = [
@@ -90,21 +90,17 @@ def _verdict(page: HtmlPage, report: Report) -> None:
         page.text(f"Labels not known yet when data was last added count in nothing here: {', '.join(unknown)}.")
 
 
-def run_name(report: Report) -> str:
-    return report.run.path.name
-
-
 def _cells(metrics: Metrics, intervals: dict[str, Interval]) -> list[str]:
     def of(name: str, value: float, digits: int = 4) -> str:
         return f"{_number(value, digits)}{_interval(intervals.get(name), digits)}"
 
     return [
-        _count(metrics.rows),
-        _count(metrics.positives),
         of("auc", metrics.auc),
         of("user_auc", metrics.user_auc),
         _number(metrics.normalised_entropy),
         of("pcoc", metrics.pcoc, 3),
+        _count(metrics.rows),
+        _count(metrics.positives),
     ]
 
 
@@ -130,8 +126,10 @@ def _data(page: HtmlPage, report: Report) -> None:
     )
     if len(profile.day_D) > 1:
         figure, axes = _two_panels()
-        plot_days(profile, [task.name for task in report.run.schema.tasks if task.kind == "binary"], *axes)
-        page.figure(figure, "Left: rows a day, all splits (UTC). Right: the share of positives among the labels known.")
+        binary = [task.name for task in report.run.schema.tasks if task.kind == "binary"]
+        plot_days(profile, binary, *axes)
+        right = " Right: the share of positives among the labels known." if binary else ""
+        page.figure(figure, f"{'Left: rows' if binary else 'Rows'} a day, all splits (UTC).{right}")
     drifted = [f.name for f in profile.features if f.drift > DRIFTED]
     page.text(
         "Drift is the population stability index from training to test rows: below 0.1 a feature is about as it was, "
@@ -166,7 +164,7 @@ def _training(page: HtmlPage, report: Report) -> None:
     curve = compute_learning_curve(run.path, task, metric)
     if len(curve.rows):
         figure, axes = _two_panels()
-        plot_learning_curves({run_name(report): curve}, metric.upper(), axes)
+        plot_learning_curves({report.run.record.type_tag: curve}, metric.upper(), axes)
         page.figure(
             figure,
             f"Left: training loss, summed over tasks. Right: validation {metric.upper()} of “{task}”; where it gets "
@@ -251,10 +249,10 @@ def _slice_table(page: HtmlPage, table: SliceTable) -> None:
     rows = []
     for row in table.rows:
         if isinstance(row.metrics, Metrics):
-            rows.append([row.slice, _count(row.users), *_cells(row.metrics, row.intervals)])
+            rows.append([row.slice, *_cells(row.metrics, row.intervals), _count(row.users)])
     hidden = f"; {table.hidden} hidden" if table.hidden else ""
     if rows:
-        header = [table.by, "users", "rows", "positives", "AUC", "user AUC", "NE", "PCOC"]
+        header = [table.by, "AUC", "user AUC", "NE", "PCOC", "rows", "positives", "users"]
         page.table(header, rows, folded=f"{table.task} by {table.by} ({len(rows)} slices{hidden})")
 
 

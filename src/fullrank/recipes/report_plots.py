@@ -31,7 +31,10 @@ def reliability_of(predictions: Predictions, task: str) -> Reliability:
 
 
 def plot_days(profile: DataProfile, tasks: Sequence[str], rows: Axes, rates: Axes) -> None:
-    """Rows a day on one axis; each binary task's rate of positives a day, of labels known, on the other."""
+    """Rows a day on one axis; each binary task's rate of positives a day, of labels known, on the other: empty without
+    such a task."""
+    from matplotlib.dates import AutoDateLocator, DateFormatter
+
     days = profile.day_D.astype("datetime64[D]")
     rows.bar(days.astype("O"), profile.rows_D, color="0.7")
     rows.set_ylabel("rows a day")
@@ -41,7 +44,11 @@ def plot_days(profile: DataProfile, tasks: Sequence[str], rows: Axes, rates: Axe
     rates.set_ylim(bottom=0)
     if tasks:
         rates.legend(fontsize=8)
+    else:
+        rates.set_axis_off()
     for ax in (rows, rates):
+        ax.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6))
+        ax.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d"))
         ax.tick_params(axis="x", labelrotation=30)
 
 
@@ -55,10 +62,8 @@ def plot_scores(predictions: Predictions, task: str, ax: Axes) -> Axes:
             if chosen.any():
                 style = {"histtype": "stepfilled", "alpha": 0.5}
                 ax.hist(odds[chosen], edges, weights=weight[chosen], density=True, color=colour, label=name, **style)
-        shown = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999])
-        places = np.log(shown / (1 - shown))
-        inside = (places >= edges[0]) & (places <= edges[-1])
-        ax.set_xticks(places[inside], [f"{value:g}" for value in shown[inside]])
+        places = np.linspace(edges[0], edges[-1], 7)[1:-1]
+        ax.set_xticks(places, [f"{1 / (1 + np.exp(-place)):.3g}" for place in places])
         ax.legend(fontsize=8)
     ax.set_yticks([])
     ax.set_xlabel("predicted probability (log-odds scale)")
