@@ -30,6 +30,7 @@ from fullrank.recipes.report_page import write_report
 from fullrank.recipes.train import train_ranker
 from fullrank.schema import KeySpace, Roles, Schema, Task
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
 LOG = SimulatedLog(SimulatorConfig(rows=8_000, users=300, ads=120, campaigns=20, days=3, seed=6))
@@ -208,3 +209,13 @@ def test_an_item_of_several_hashes_has_no_popularity(tmp_path: Path) -> None:
     config = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
     run = train_ranker(config, data, tmp_path / "run", TrainConfig(batch_size=256)).run
     assert compute_report(run, data).popularity == {}
+
+
+def test_scores_are_not_called_probabilities(made: Path, tmp_path: Path) -> None:
+    config = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
+    training = TrainConfig(batch_size=256, checkpoint_every_steps=None)
+    data = PreparedData.open(made / "data")
+    objective = ObjectiveConfig(binary="softmax")
+    trained = train_ranker(config, data, tmp_path / "run", training, exclude=("conversion",), objective=objective)
+    page = write_report(compute_report(trained.run, data, by=("device",)), tmp_path / "page.html").read_text()
+    assert "what it gives for click are scores" in page

@@ -27,6 +27,7 @@ from fullrank.recipes.compare import (
     write_csv,
 )
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives.choice import BinaryLoss, ObjectiveConfig
 from fullrank.training.run import Run
 
 VALUES = ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in HIGHER_IS_BETTER)]
@@ -50,6 +51,7 @@ def _options() -> Any:
             ("split", str, "test"),
             ("training", TrainConfig, field(default_factory=TrainConfig)),
             ("exclude", tuple[str, ...], ()),
+            ("objective", BinaryLoss, "auto"),
             ("json", OptionalPath, None),
         ],
         frozen=True,
@@ -64,19 +66,23 @@ def _options() -> Any:
         seeds: how many, from 0. Five or more make an interval worth quoting.
         split: the rows to measure on.
         exclude: names of features, histories and tasks that rankers named here shall not see; a run keeps its own.
+        objective: what binary tasks learn by (see `fullrank train RANKER --help`); a run keeps its own.
         json: a second place for comparison.json.
     """
     return options
 
 
 def _compare(options: Any, command: str) -> int:
+    objective = ObjectiveConfig(binary=options.objective)
     recipes: dict[str, Recipe] = {}
     for name in options.recipes:
         if (Path(name) / "run.json").exists():
             recipes[Path(name).name] = recipe_of_run(Run.open(name))
         else:
             config = ranker_named(name).Config()  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
-            recipes[name] = Recipe(ranker=config, training=options.training, exclude=options.exclude)
+            recipes[name] = Recipe(
+                ranker=config, training=options.training, exclude=options.exclude, objective=objective
+            )
     if len(recipes) != len(options.recipes):
         raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}.")
     data = PreparedData.open(options.data)

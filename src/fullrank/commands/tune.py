@@ -18,6 +18,7 @@ from fullrank.recipes.compare import Recipe
 from fullrank.recipes.search_space import parse_dimension
 from fullrank.recipes.tune import default_space, tune
 from fullrank.training.config import TrainConfig
+from fullrank.training.objectives.choice import BinaryLoss, ObjectiveConfig
 
 
 def main(args: Sequence[str], prog: str) -> int:
@@ -43,6 +44,7 @@ def _options(name: str) -> Any:
             ("ranker", config, field(default_factory=config)),
             ("training", TrainConfig, field(default_factory=lambda: TrainConfig(epochs=3))),
             ("exclude", tuple[str, ...], ()),
+            ("objective", BinaryLoss, "auto"),
             ("seed", int, 0),
             ("json", OptionalPath, None),
         ],
@@ -59,6 +61,7 @@ def _options(name: str) -> Any:
         trials: how many draws in all.
         metric: TASK.METRIC of the validation rows; the first task's AUC (of a regression task its MSE) if not given.
         exclude: names of features, histories and tasks that the model shall not see.
+        objective: what binary tasks learn by (see `fullrank train {name} --help`).
         seed: of the draws, the first weights and the order of rows.
         json: where to write all trials for programs.
     """
@@ -67,7 +70,8 @@ def _options(name: str) -> Any:
 
 def _tune(options: Any, name: str, command: str) -> int:
     data = PreparedData.open(options.data)
-    recipe = Recipe(ranker=options.ranker, training=options.training, exclude=options.exclude)
+    objective = ObjectiveConfig(binary=options.objective)
+    recipe = Recipe(ranker=options.ranker, training=options.training, exclude=options.exclude, objective=objective)
     space = dict(parse_dimension(text) for text in options.space) or default_space(recipe)
     task = Inputs.of(data.schema, exclude=options.exclude).tasks[0]
     found = tune(

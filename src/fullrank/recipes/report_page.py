@@ -21,7 +21,7 @@ from fullrank.recipes.report import Report
 from fullrank.recipes.report_plots import plot_days, plot_scores, reliability_of
 from fullrank.recipes.train import ranker_config
 from fullrank.training.learning_curve import compute_learning_curve, plot_learning_curves
-from fullrank.training.objectives import MultiTask
+from fullrank.training.objectives import MultiTask, RequestPairwise, RequestSoftmax
 
 DRIFTED = 0.25  # of the population stability index, by custom
 
@@ -197,6 +197,13 @@ def _probabilities(page: HtmlPage, report: Report) -> None:
     if not binary:
         return
     page.heading("Do its probabilities mean what they say?")
+    terms = decode(MultiTask, report.run.record.objective).terms
+    compared = [term.task for term in terms if isinstance(term.loss, RequestSoftmax | RequestPairwise)]
+    if compared:
+        page.text(
+            f"Trained by comparing the rows of a request: what it gives for {', '.join(compared)} are scores. They "
+            "order rows; log-loss, PCOC and the curves below mean something only after calibration."
+        )
     for task in binary:
         figure, axes = _two_panels()
         curves = {"as trained": reliability_of(report.predictions, task)}
