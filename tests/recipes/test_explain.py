@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fullrank.cli import main
 from fullrank.data.batch import Batch, Candidates, Requests
+from fullrank.data.columns import DataError
 from fullrank.data.inputs import Inputs
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
@@ -228,3 +229,14 @@ def test_the_figure_shows_the_largest_on_top(world: World) -> None:
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [effect.hidden for effect in found.effects[:3]][::-1]
     assert plot_explanation(found, axes) is axes
+
+
+def test_a_log_without_users_has_nobody_to_explain_for(tmp_path: Path) -> None:
+    schema = Schema(roles=Roles(item="item", time="time"), tasks=(Task(name="click"),))
+    pq.write_table(log(200).select(["item", "time", "click"]), tmp_path / "log.parquet")
+    prepare(TabularSource([tmp_path / "log.parquet"], schema), tmp_path / "data", split=ByTime(valid=0.1, test=0.1))
+    config = DCNv2.Config(embedding=EmbeddingConfig(width=2), num_cross_layers=1, hidden=(4,))
+    data = PreparedData.open(tmp_path / "data")
+    trained = train_ranker(config, data, tmp_path / "run", TrainConfig(batch_size=100))
+    with pytest.raises(DataError, match="no role `user`"):
+        explain(trained.run, trained.ranker, data, 3)

@@ -135,6 +135,7 @@ def test_without_anything_known_items_come_by_popularity(world: World) -> None:
     assert found.method == "popularity" and "by popularity, the same for everybody" in found.words()
     unknown = world.recommend("nobody", k=5, context={"device": "a device nobody has"})
     assert unknown.method == "popularity" and unknown.unknown == ("user", "device")
+    assert unknown.words().endswith("; never met in training: user, device")
 
 
 def test_seen_items_are_left_out_unless_asked_for(world: World) -> None:
@@ -274,3 +275,9 @@ def test_a_wrong_command_is_one_line(
     Path("users.txt").write_text("1\n")
     assert main(["recommend", "run", "--data", "data", *words.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_less_than_one_item_is_an_error(world: World, k: int) -> None:
+    with pytest.raises(ValueError, match=f"Expected k >= 1, the number of items to recommend, got {k}"):
+        recommend(world.trained.run, world.trained.ranker, world.data, 3, k=k)

@@ -91,12 +91,14 @@ def explain(
     asker = Asker(run, data, hash_key=hash_key)
     catalogue = Catalogue(asker)
     inputs, column = asker.inputs, asker.schema.roles.user
+    if not column:
+        raise DataError("The log has no role `user`: there is nobody to explain an answer for.")
     name = task or inputs.task_names[0]
     if name not in inputs.task_names:
         near = did_you_mean(name, inputs.task_names)
         raise ValueError(f"Expected a task of the run, one of {list(inputs.task_names)}, got {name!r}.{near}")
     place = inputs.task_names.index(name)
-    columns = {column: pa.array([str(user)])} if column else {}
+    columns = {column: pa.array([str(user)])}
     columns |= context_columns(asker.schema, data.schema, context or {}, 1)
     records = pa.RecordBatch.from_pydict(columns)
     asked = asker.ask(records, asker.newest(records))

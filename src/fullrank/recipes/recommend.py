@@ -54,12 +54,13 @@ class Recommendations:
     def words(self) -> str:
         """How the items were found, for a person."""
         seen = "in the log" if self.known else "never seen in the log"
+        unmet = f"; never met in training: {', '.join(self.unknown)}" if self.unknown else ""
         if self.method == "popularity":
-            return f"{seen}; nothing else is known of the request: by popularity, the same for everybody"
+            return f"{seen}; nothing to go by is known of the request: by popularity, the same for everybody{unmet}"
         told = f"{self.events} past events read; by the model, from {', '.join(self.inputs) or 'the past alone'}"
         if not self.inputs and not self.events:
             told = "nothing else is known of the request; by the model, with everything missing"
-        return f"{seen}; {told}" + (f"; never met in training: {', '.join(self.unknown)}" if self.unknown else "")
+        return f"{seen}; {told}{unmet}"
 
 
 class Recommender:
@@ -90,6 +91,8 @@ class Recommender:
         Args:
             include_seen: also items of the user's past, which are left out otherwise.
         """
+        if k < 1:
+            raise ValueError(f"Expected k >= 1, the number of items to recommend, got {k}.")
         newest = self.asker.newest(records, origin)
         at_once = max(1, min(256, SCORES // max(1, len(self.catalogue) * len(self.asker.inputs.tasks))))
         user = self.asker.schema.roles.user
