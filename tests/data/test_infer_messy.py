@@ -199,3 +199,20 @@ def test_a_struct_is_left_out_with_a_word(tmp_path: Path) -> None:
     assert "#   phone: type struct<os: string, screen: struct<wide: int64>>: spread it over plain columns" in (
         infer_schema(tmp_path / "log.parquet").toml()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "user;price\n1;2,5\n", "separated by semicolons: write the file again with commas"),
+        ("a.csv", "user;price\n1;2\n", "separated by semicolons: write the file again with commas"),
+        ("a.csv", "user\tprice\n1\t2,5\n", "separated by tabs: name the file .tsv"),
+        ("a.tsv", "user,price\n1,2\t5\n", "separated by commas: name the file .csv"),
+        ("a.csv", ",user\n0,1\n", "a column without a name (row numbers, perhaps,"),
+    ],
+)
+def test_files_of_another_form_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        infer_schema(tmp_path / name)
+    assert message in str(caught.value)

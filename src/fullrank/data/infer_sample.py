@@ -149,12 +149,15 @@ def read_sample(path: Path, rows: int = SAMPLE_ROWS) -> Sample:
             endings = ", ".join((*_PARQUET, *_DELIMITERS))
             raise DataError(f"{path}: expected a file ending in {endings}, got {suffix or 'no ending'!r}.")
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: expected a readable {suffix} file, got: {error}") from None
+        raise DataError(f"{path}: expected a readable {suffix} file, got: {error}.{_way_out(path, suffix)}") from None
     names = table.column_names
     for name in names:
         if not name.strip() or names.count(name) > 1:
-            found = "a column without a name" if not name.strip() else f"{name!r} {names.count(name)} times"
+            nameless = "a column without a name (row numbers, perhaps, that were written with the rows)"
+            found = f"{name!r} {names.count(name)} times" if name.strip() else nameless
             raise DataError(f"{path}: expected every column to have a name of its own, got {found} in {names}.")
+    if len(names) == 1 and ";" in names[0]:
+        raise DataError(f"{path}: expected several columns, got one.{_way_out(path, suffix)}")
     if not table.num_rows:
         raise DataError(f"{path}: expected at least one row, got the columns {names} and no rows.")
     is_text = suffix in _DELIMITERS
@@ -290,3 +293,20 @@ def _iso_times(array: pa.Array) -> tuple[pa.Array, Type] | None:
         except pa.ArrowInvalid:
             continue
     return None
+
+
+def _way_out(path: Path, suffix: str) -> str:
+    """What to do about a text file that is not one, where its first line tells."""
+    if suffix not in _DELIMITERS or suffix.endswith(".gz"):
+        return ""
+    with path.open("rb") as file:
+        first = file.readline(1 << 16)
+    delimiter = _DELIMITERS[suffix]
+    for other, name, to_do in (
+        (b";", "semicolons", "write the file again with commas and decimal points"),
+        (b"\t", "tabs", "name the file .tsv"),
+        (b",", "commas", "name the file .csv"),
+    ):
+        if other in first and delimiter.encode() not in first:
+            return f" Its first line is separated by {name}: {to_do}."
+    return ""
