@@ -122,6 +122,12 @@ def test_a_manifest_is_in_place_only_after_its_rename(
     assert files_under(folder, folder) == sorted([LOCK, MANIFEST])
 
 
+def test_a_file_is_no_folder_of_prepared_data(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\n1,2\n", encoding="utf-8")
+    with pytest.raises(NotPrepared, match=r"Expected a folder of prepared data, got the file .*log\.csv"):
+        Manifest.load(tmp_path / "log.csv")
+
+
 def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError), undertaking(tmp_path / "d"):
         raise KeyError

@@ -57,7 +57,8 @@ def locate(name: str, *, source_dir: Path | None = None, cache_dir: Path | None 
     public, closed = find_set(name), list[str]()
     found = _on_this_machine(public, source_dir, cache_dir or cache_root(), closed)
     if found is None:
-        raise NotObtainable(_nothing(public, closed, f"`fullrank data get {name}` would fetch it."))
+        todo = f"`fullrank data get {name}` would fetch it, or take it from a folder of yours (--from)."
+        raise NotObtainable(_nothing(public, closed, todo))
     return found.path
 
 

@@ -97,6 +97,11 @@ class Manifest:
     def load(folder: Path) -> Manifest:
         """The manifest of a folder, after a look at the size of every file it names."""
         path = folder / MANIFEST
+        if folder.is_file():
+            raise NotPrepared(
+                f"Expected a folder of prepared data, got the file {folder}. Of a log, `fullrank prepare {folder} "
+                "--schema SCHEMA --out DIR` makes one."
+            )
         if not path.is_file():
             raise NotPrepared(
                 f"{folder} is not prepared: there is no {MANIFEST}. Run `fullrank prepare LOG --out {folder}`."
