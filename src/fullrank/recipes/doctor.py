@@ -221,7 +221,7 @@ def _prepared(path: Path) -> Finding:
     if not schema.tasks:
         todo = "add a [[task]] to the schema, and prepare anew"
         return Finding(str(path), "note", f"{found}; no task to learn", todo)
-    return Finding(str(path), "ok", found, f"fullrank train dcnv2 --data {path} --out runs/{path.name}")
+    return Finding(str(path), "ok", found, f"fullrank train dcnv2 --data {path} --out RUN")
 
 
 def _run(path: Path) -> list[Finding]:
