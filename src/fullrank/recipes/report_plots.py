@@ -47,7 +47,7 @@ def plot_days(profile: DataProfile, tasks: Sequence[str], rows: Axes, rates: Axe
     else:
         rates.set_axis_off()
     for ax in (rows, rates):
-        ax.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6))
+        ax.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6, interval_multiples=False))
         ax.xaxis.set_major_formatter(DateFormatter("%Y-%m-%d"))
         ax.tick_params(axis="x", labelrotation=30)
 
