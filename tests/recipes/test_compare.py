@@ -88,6 +88,16 @@ def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, 
     assert "Differences from dcnv2" in page and page.count("<svg") == 2 and "fullrank compare" in page
 
 
+def test_a_run_called_as_a_ranker_is_told_apart(data: Path, tmp_path: Path, capsys) -> None:
+    train_ranker(SMALL, PreparedData.open(data), tmp_path / "runs" / "dcnv2", TRAINING)
+    words = ["compare", "--data", str(data), "--recipes", "dcnv2", str(tmp_path / "runs" / "dcnv2"), "--seeds", "1"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "runs-dcnv2" in printed and "mse" not in printed  # no regression task: no column for one
+    assert main([*words, "--out", str(tmp_path / "out"), "--recipes", "dcnv2", "dcnv2"]) == 2
+    assert "name each only once" in capsys.readouterr().err
+
+
 def test_names_are_checked_first(data: Path, tmp_path: Path, capsys) -> None:
     assert main(["compare", "--data", str(data), "--recipes", "dcnv", "--out", str(tmp_path)]) == 2
     assert "Did you mean 'dcnv2'" in capsys.readouterr().err

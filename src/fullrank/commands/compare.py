@@ -30,7 +30,6 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.objectives.choice import BinaryLoss, ObjectiveConfig
 from fullrank.training.run import Run
 
-VALUES = ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in HIGHER_IS_BETTER)]
 DIFFERENCES = ["task", "recipe", "metric", "difference", "90 % interval", "verdict"]
 
 
@@ -77,20 +76,20 @@ def _compare(options: Any, command: str) -> int:
     recipes: dict[str, Recipe] = {}
     for name in options.recipes:
         if (Path(name) / "run.json").exists():
-            recipes[Path(name).name] = recipe_of_run(Run.open(name))
+            recipes[_name_of_run(Path(name), options.recipes)] = recipe_of_run(Run.open(name))
         else:
             config = ranker_named(name).Config()  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
             recipes[name] = Recipe(
                 ranker=config, training=options.training, exclude=options.exclude, objective=objective
             )
     if len(recipes) != len(options.recipes):
-        raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}.")
+        raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}: name each only once.")
     data = PreparedData.open(options.data)
     found = compare(
         recipes, data, options.out, seeds=range(options.seeds), split=options.split, how_to_resume=command
     )
-    values, differences = tables(found)
-    print(table(VALUES, values, words=2))
+    header, values, differences = tables(found)
+    print(table(header, values, words=2))
     if differences:
         print(f"\nAgainst {found.recipes[0]}, pairs of one seed:\n{table(DIFFERENCES, differences, words=3)}")
     write_csv(found, options.out / "comparison.csv")
@@ -101,20 +100,29 @@ def _compare(options: Any, command: str) -> int:
     return 0
 
 
-def tables(found: Comparison) -> tuple[list[list[str]], list[list[str]]]:
-    """Cells of the two tables: mean ± sd of every recipe; differences from the first."""
-    summaries = found.summaries()
+def _name_of_run(run: Path, others: Sequence[str]) -> str:
+    """The folder's name; with its parent's, where a ranker or another run is called so too."""
+    taken = sum(Path(other).name == run.name for other in others) > 1
+    return "-".join(run.parts[-2:]) if taken else run.name
+
+
+def tables(found: Comparison) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Cells of the two tables: mean ± sd of every recipe, with its header; differences from the first. What is not
+    defined (a task without known labels) is left out."""
+    summaries = [s for s in found.summaries() if not math.isnan(s.value.mean)]
+    metrics = [metric for metric in HIGHER_IS_BETTER if any(s.metric == metric for s in summaries)]
     values = [
-        [task, recipe, str(len(found.seeds)), *(_value(summaries, recipe, task, m) for m in HIGHER_IS_BETTER)]
+        [task, recipe, str(len(found.seeds)), *(_value(summaries, recipe, task, m) for m in metrics)]
         for task in found.tasks
         for recipe in found.recipes
+        if any((s.recipe, s.task) == (recipe, task) for s in summaries)
     ]
     differences = [
         [s.task, s.recipe, s.metric, *_difference(d), d.verdict]
         for s in summaries
         if (d := s.difference) is not None
     ]
-    return values, differences
+    return ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in metrics)], values, differences
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -127,12 +135,12 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     page = HtmlPage(f"Comparison of {', '.join(found.recipes)}")
-    values, differences = tables(found)
+    header, values, differences = tables(found)
     page.text(
         f"{len(found.seeds)} seeds a recipe, measured on the split {found.split}. A seed is that of the first weights, "
         "of the order of rows and of dropout; sd is over seeds."
     )
-    page.table(VALUES, values, words=2)
+    page.table(header, values, words=2)
     if differences:
         page.heading(f"Differences from {found.recipes[0]}")
         page.text(
@@ -140,7 +148,7 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
             "other users or days. Inside the noise: the interval holds 0."
         )
         page.table(DIFFERENCES, differences, words=3)
-    for task in (m.task for m in found.measured[: len(found.tasks)] if "auc" in m.metrics):
+    for task in dict.fromkeys(s.task for s in found.summaries() if s.metric == "auc" and not math.isnan(s.value.mean)):
         page.heading(f"AUC of {task}")
         figure, ax = plt.subplots(figsize=(6, 3.5))
         plot_comparison(found, task, "auc", ax)
@@ -151,9 +159,9 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
 
 
 def _value(summaries: list[Summary], recipe: str, task: str, metric: str) -> str:
-    """Mean ± sd; a dash where a task has no such metric, or it is not defined."""
+    """Mean ± sd; a dash where a task has no such metric."""
     found = [s.value for s in summaries if (s.recipe, s.task, s.metric) == (recipe, task, metric)]
-    if not found or math.isnan(found[0].mean):
+    if not found:
         return "–"
     value = found[0]
     return f"{value.mean:.4f} ± {value.sd:.4f}" if value.n > 1 else f"{value.mean:.4f}"

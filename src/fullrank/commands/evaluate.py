@@ -111,6 +111,8 @@ def _slice_table(found: SliceTable) -> str:
         lines.append([row.slice, row.metrics.rows, row.users, *measured])
     header = [found.by or found.task, "rows", "users", *(cell for name in names for cell in (name, "90 %"))]
     title = f"{found.task} by {found.by}\n" if found.by else ""
+    if not lines:
+        return f"{title or found.task + ': '}no label known{hidden_note(found.hidden)}"
     return title + table(header, lines) + hidden_note(found.hidden)
 
 
