@@ -32,6 +32,11 @@ def commit() -> str:
     return told.stdout.strip() or "unknown"
 
 
+def shown(word: str) -> str:
+    """A word of the command; of a path that is this machine's own, the last part alone."""
+    return f"…/{Path(word).name}" if Path(word).is_absolute() else word
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("label")
@@ -52,7 +57,7 @@ def main() -> None:
         "label": options.label,
         "threshold": options.threshold,
         "exit_code": process.returncode,
-        "command": " ".join(command),
+        "command": " ".join(shown(word) for word in command),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "environment": encode(environment()),

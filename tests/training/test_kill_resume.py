@@ -2,6 +2,7 @@
 
 import random
 import secrets
+import shutil
 import signal
 
 import pytest
@@ -116,3 +117,13 @@ def test_killed_in_the_validation_that_ends_it(everything, tmp_path):
 
 def test_the_schedule_is_what_the_moments_speak_of():
     assert (CONFIG.accumulate, CONFIG.checkpoint_every_steps, MICRO_BATCHES) == (2, 3, 21)
+
+
+def test_what_a_kill_left_of_older_checkpoints_goes_at_the_end(tmp_path):
+    path = tmp_path / "run"
+    assert child(path)[0] == 0
+    kept = sorted(p.name for p in (path / "checkpoints").iterdir())
+    shutil.copytree(path / "checkpoints" / "9", path / "checkpoints" / "8")  # as killed before the removal
+    (path / "result.json").unlink()
+    assert child(path)[0] == 0
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == kept

@@ -160,12 +160,17 @@ def save_checkpoint(
     _write_synced(pointer, f"{position.step}\n")
     pointer.replace(folder / LATEST)
     _sync_folder(folder)
+    keep_newest(folder, position.step, keep)
+    return Checkpoint(final, position, base)
+
+
+def keep_newest(folder: Path, latest: int, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep` up to step `latest`, and what these build on."""
     steps = sorted(_steps(folder), reverse=True)
-    kept = [step for step in steps if step <= position.step][:keep]
+    kept = [step for step in steps if step <= latest][:keep]
     kept += [base for base in (_base_step(folder / str(step)) for step in kept) if base is not None]
     for step in set(steps) - set(kept):
         shutil.rmtree(folder / str(step))
-    return Checkpoint(final, position, base)
 
 
 def save_best(folder: Path, position: Position, parts: Mapping[str, Mapping[str, Tensor]]) -> None:

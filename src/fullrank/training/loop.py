@@ -21,7 +21,7 @@ from torch import nn
 from fullrank.data.batch import Batch, to_device
 from fullrank.training.average import DenseAverage
 from fullrank.training.callbacks import Best, Callback, Result, StepReport, TaskMetrics
-from fullrank.training.checkpoint import Position
+from fullrank.training.checkpoint import Position, keep_newest
 from fullrank.training.config import TrainConfig
 from fullrank.training.increments import Increments
 from fullrank.training.metrics_log import MetricsLog, finite
@@ -185,6 +185,8 @@ class _Training:
                 self._validate_if_due()
         if self.saved_step != self.at.step:
             self._save()
+        else:  # a kill may have come between the last checkpoint and the removal of older ones
+            keep_newest(self.run.path / "checkpoints", self.at.step, self.config.keep_checkpoints)
         result = Result(
             finished=not self.stop.received,
             stopped_by=self.stop.received,
