@@ -27,8 +27,10 @@ def rendered(folder: Path = ROOT / "benchmarks" / "results") -> str:
             f"`{stored['command']}`",
             f"Threshold: {stored['threshold']}. Exit code {stored['exit_code']}, n = {len(stored['runs'])}, "
             f"{stored['date']}, commit {stored['commit']}; {machine}.",
-            _table(stored["runs"]),
+            _table([run for run in stored["runs"] if run.get("day", "mean") == "mean"]),
         ]
+        if any(run.get("day", "mean") != "mean" for run in stored["runs"]):
+            parts.append("Lines of single days are in the stored file.")
     return "\n\n".join(parts).rstrip() + "\n"
 
 
