@@ -5,7 +5,7 @@
 The task is `liked` (a rating of 4 or 5). Fields: user, gender, age, occupation, item, and the newest 20 rated items
 (mean-pooled for DCNv2). Each user's last tenth of ratings tests, the tenth before validates. All three: Adam 1e-3 on
 every weight, batches of 2,048, embeddings of width 16 from N(0, 1e-4²), hidden (256, 128) with BatchNorm and dropout
-0.2; after every epoch validation AUC, stop when it falls, keep the best weights, at most 6 epochs. The peers are
+0.2; after every epoch validation AUC, stop when it falls, keep the best weights, at most 20 epochs. The peers are
 trained by one plain loop over arrays in memory (`benchmarks/peers/movielens_models.py`), in a virtual environment made
 here; all use one thread. Seconds are those of training an epoch, without validation.
 
@@ -54,7 +54,7 @@ SETTINGS: dict[str, Any] = {
     "attention_hidden": [64, 32],
     "lr": 1e-3,
     "batch_size": 2048,
-    "epochs": 6,
+    "epochs": 20,
     "patience": 1,
     "history": 20,
 }
