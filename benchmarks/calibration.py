@@ -23,6 +23,7 @@ from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import ByHash
+from fullrank.evaluation.binary import sigmoid
 from fullrank.evaluation.row_columns import row_columns
 from fullrank.evaluation.slices import slice_column
 from fullrank.rankers import DCNv2
@@ -36,10 +37,6 @@ from fullrank.training.config import TrainConfig
 TRUE = "p_click"  # a column of the simulator's log; as a task's label it lies beside the rows, and no model sees it
 COLUMNS = ("device", "slot")
 WITHIN = 0.01
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
 
 
 def main() -> None:

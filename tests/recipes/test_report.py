@@ -30,6 +30,7 @@ from fullrank.recipes.report_page import write_report
 from fullrank.recipes.train import train_ranker
 from fullrank.schema import KeySpace, Roles, Schema, Task
 from fullrank.training.config import TrainConfig
+from fullrank.training.learning_curve import compute_learning_curve
 from fullrank.training.objectives import ObjectiveConfig
 from fullrank.training.run import Run
 
@@ -209,6 +210,13 @@ def test_an_item_of_several_hashes_has_no_popularity(tmp_path: Path) -> None:
     config = DCNv2.Config(embedding=EmbeddingConfig(width=4), num_cross_layers=1, hidden=(8,))
     run = train_ranker(config, data, tmp_path / "run", TrainConfig(batch_size=256)).run
     assert compute_report(run, data).popularity == {}
+
+
+def test_half_a_line_of_the_log_is_not_drawn(made: Path, tmp_path: Path) -> None:
+    log = (made / "run" / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(log + log.splitlines()[0][:20])  # of a run at work, or killed
+    found, whole = (compute_learning_curve(folder, "click") for folder in (tmp_path, made / "run"))
+    assert found.loss.tolist() == whole.loss.tolist() and len(whole.loss)
 
 
 def test_scores_are_not_called_probabilities(made: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fullrank.data.simulate_draws import below, normal, uniform
+from fullrank.data.simulate_draws import below, normal, sigmoid, uniform
 from fullrank.data.simulate_world import Shown
 
 
@@ -38,7 +38,7 @@ def auction(
     """
     n, count = ad_nM.shape
     wobble = noise * normal(seed, "estimate", row[:, None] * count + np.arange(count)) if noise else 0.0
-    estimate_nM = 1.0 / (1.0 + np.exp(-(logit_nM + wobble)))
+    estimate_nM = sigmoid(logit_nM + wobble)
     offer_nM = np.where(may_bid_nM, bid_nM * estimate_nM, 0.0)
     each = np.arange(n)
     winner = offer_nM.argmax(axis=1)

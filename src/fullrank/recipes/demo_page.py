@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fullrank.evaluation.html_page import HtmlPage
-from fullrank.evaluation.reliability import compute_reliability, plot_reliability
+from fullrank.evaluation.reliability import plot_reliability
 from fullrank.recipes.demo import DemoResult
+from fullrank.recipes.report_plots import reliability_of, two_panels
 from fullrank.training.learning_curve import compute_learning_curve, plot_learning_curves
 
 HEADER = ("slice", "task", "model", "AUC", "user AUC", "log-loss", "PCOC", "rows")
@@ -71,7 +70,7 @@ def write_page(result: DemoResult, path: Path) -> Path:
     )
     page.table(list(HEADER), table_cells(result), words=3)
     tasks = result.predictions["popularity"].tasks
-    figure, axes = _two_panels()
+    figure, axes = two_panels()
     curves = {name: compute_learning_curve(trained.run.path, tasks[0]) for name, trained in result.runs.items()}
     plot_learning_curves(curves, "AUC", axes)
     page.heading("How they learned")
@@ -80,15 +79,9 @@ def write_page(result: DemoResult, path: Path) -> Path:
         f"Left: training loss, summed over tasks. Right: validation AUC of “{tasks[0]}” after every epoch; where it "
         "falls while the loss still does, the model learns its training rows by heart.",
     )
-    figure, axes = _two_panels()
+    figure, axes = two_panels()
     for ax, task in zip(axes, tasks, strict=False):
-        column = tasks.index(task)
-        curves = {}
-        for name, predicted in result.predictions.items():
-            known = predicted.known_NK[:, column]
-            probability = 1.0 / (1.0 + np.exp(-predicted.logits_NK[known, column].astype(np.float64)))
-            weight = 1.0 / predicted.sample_rate_N[known]
-            curves[name] = compute_reliability(predicted.labels_NK[known, column], probability, weight)
+        curves = {name: reliability_of(predicted, task) for name, predicted in result.predictions.items()}
         plot_reliability(curves, ax).set_title(task, fontsize=10)
     page.heading("Does a predicted probability mean what it says?")
     page.figure(
@@ -106,16 +99,6 @@ def write_page(result: DemoResult, path: Path) -> Path:
     page.heading("Again, and further")
     page.code("\n".join(next_commands(result)))
     return page.write(path)
-
-
-def _two_panels() -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")  # a page needs no screen
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    return figure, tuple(axes)
 
 
 def next_commands(result: DemoResult) -> list[str]:

@@ -18,7 +18,7 @@ from fullrank.evaluation.html_page import HtmlPage
 from fullrank.evaluation.reliability import plot_reliability
 from fullrank.evaluation.slice_metrics import LEAST_USERS, SliceTable
 from fullrank.recipes.report import Report
-from fullrank.recipes.report_plots import plot_days, plot_scores, reliability_of
+from fullrank.recipes.report_plots import plot_days, plot_scores, reliability_of, two_panels
 from fullrank.recipes.train import ranker_config
 from fullrank.training.learning_curve import compute_learning_curve, plot_learning_curves
 from fullrank.training.objectives import MultiTask, RequestPairwise, RequestSoftmax
@@ -28,9 +28,6 @@ DRIFTED = 0.25  # of the population stability index, by custom
 
 def write_report(report: Report, path: Path) -> Path:
     """One HTML page that stands alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # a page needs no screen
     run = report.run
     page = HtmlPage(f"{run.record.type_tag} on {run.schema.name}")
     result = run.result()
@@ -125,7 +122,7 @@ def _data(page: HtmlPage, report: Report) -> None:
         words=2,
     )
     if len(profile.day_D) > 1:
-        figure, axes = _two_panels()
+        figure, axes = two_panels()
         binary = [task.name for task in report.run.schema.tasks if task.kind == "binary"]
         plot_days(profile, binary, *axes)
         right = " Right: the share of positives among the labels known." if binary else ""
@@ -163,7 +160,7 @@ def _training(page: HtmlPage, report: Report) -> None:
     metric = "auc" if isinstance(report.tasks[task], Metrics) else "mse"
     curve = compute_learning_curve(run.path, task, metric)
     if len(curve.rows):
-        figure, axes = _two_panels()
+        figure, axes = two_panels()
         plot_learning_curves({report.run.record.type_tag: curve}, metric.upper(), axes)
         page.figure(
             figure,
@@ -205,7 +202,7 @@ def _probabilities(page: HtmlPage, report: Report) -> None:
             "order rows; log-loss, PCOC and the curves below mean something only after calibration."
         )
     for task in binary:
-        figure, axes = _two_panels()
+        figure, axes = two_panels()
         curves = {"as trained": reliability_of(report.predictions, task)}
         if report.after is not None:
             curves["calibrated"] = reliability_of(report.after, task)
@@ -281,13 +278,6 @@ def _again(page: HtmlPage, report: Report) -> None:
     if run.record.data:
         lines += [["partitions", ", ".join(run.record.data.partitions)]]
     page.table(["made with", ""], lines, words=2, folded="Versions, machine, seeds")
-
-
-def _two_panels() -> tuple[Any, Any]:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    return figure, tuple(axes)
 
 
 def _number(value: float, digits: int = 4) -> str:

@@ -15,6 +15,7 @@ from fullrank.evaluation.reliability import Reliability, compute_reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def probabilities(predictions: Predictions, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,3 +69,14 @@ def plot_scores(predictions: Predictions, task: str, ax: Axes) -> Axes:
     ax.set_yticks([])
     ax.set_xlabel("predicted probability (log-odds scale)")
     return ax
+
+
+def two_panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    """A figure for a page, without a screen: its panels side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    return figure, tuple(axes)

@@ -26,7 +26,7 @@ class LearningCurve:
 def compute_learning_curve(run: Path, task: str, metric: str = "auc") -> LearningCurve:
     """Read the curve of the run in folder `run`. An undefined metric (null) is NaN."""
     with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
+        lines = [json.loads(line) for line in file if line.endswith("\n")]  # of a run at work, or killed: half a line
     losses = [(line["rows"], line["loss"]) for line in lines if "loss" in line]
     valid = [(line["rows"], line["valid"][task][metric]) for line in lines if "valid" in line]
     rows, loss = np.array(losses, dtype=np.float64).reshape(-1, 2).T
