@@ -10,7 +10,8 @@ trained by one plain loop over arrays in memory (`benchmarks/peers/movielens_mod
 here; all use one thread. Seconds are those of training an epoch, without validation.
 
 Prints a line of JSON a run, then for each model and peer the paired difference of test AUC over seeds with its 90 %
-interval: good if that is inside ± 0.001 or above it.
+interval: good if that is inside ± 0.001 or above it. With `--work`, runs that are finished are not made again, and
+`--models` may be divided between processes once the folder has its data (start the second after the first line).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import kept
 
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
@@ -76,7 +78,8 @@ def prepared(folder: Path, out: Path) -> PreparedData:
     source = MovieLens1M(folder)
     (history,) = source.schema.histories
     source.schema = replace(source.schema, histories=(replace(history, features=()),))  # items alone
-    prepare(source, out, split=PerUserOrder(valid=0.1, test=0.1))
+    if not (out / "manifest.json").exists():
+        prepare(source, out, split=PerUserOrder(valid=0.1, test=0.1))
     return PreparedData.open(out)
 
 
@@ -159,17 +162,22 @@ def main() -> None:
         work = (options.work or Path(scratch)).resolve()
         data = prepared(options.data, work / "data")
         inputs = Inputs.of(data.schema, last_n=SETTINGS["history"], exclude=EXCLUDE)
-        export(data, inputs, work / "arrays")
+        if not (work / "arrays" / "settings.json").exists():  # written last
+            export(data, inputs, work / "arrays")
         python = environment_of_peers(work / "peers")
         failed = False
         for model in options.models:
             auc: dict[str, list[float]] = {"fullrank": [], **{library: [] for library in LIBRARIES}}
             for seed in range(options.seeds):
                 for library in auc:
-                    if library == "fullrank":
-                        found = ours(model, seed, data, work / "runs")
-                    else:
-                        found = peer(library, model, seed, python, work / "arrays", work / "predicted.npy")
+                    name = f"{library}-{model}-{seed}"
+
+                    def make(library: str = library, name: str = name, model: str = model, seed: int = seed) -> Any:
+                        if library == "fullrank":
+                            return ours(model, seed, data, work / "runs")
+                        return peer(library, model, seed, python, work / "arrays", work / f"{name}.npy")
+
+                    found = kept(work / "found" / f"{name}.json", make)
                     auc[library].append(found["auc"])
                     rounded = {"auc": round(found["auc"], 5), "epochs": found["epochs"]}
                     seconds = round(found["seconds_an_epoch"], 1)

@@ -1,6 +1,6 @@
 """Every effect the simulator plants, alone and strong: do the models that can express it find it, and only they?
 
-    python benchmarks/planted_effects.py --effects three_way last_event --seeds 1
+    python benchmarks/planted_effects.py [--effects three_way last_event] [--seeds 5] [--work FOLDER]
 
 For each effect a log in which that effect is strong and the additive ones are weak; on the same rows a base (additive:
 LR, or what an ad's clicks say), the models that can express the effect and those that can't. A line of JSON a model:
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import kept
 
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
@@ -164,9 +165,7 @@ def run(case: Case, seed: int, folder: Path) -> list[dict[str, Any]]:
             epochs=case.epochs, batch_size=1024, seed=seed, validate_every_epochs=None, checkpoint_every_steps=None
         )
         path = folder / name
-        made = train_ranker(
-            config, data, path, training, seed=seed, last_n=case.last_n, exclude=(*hidden, *blind)
-        )
+        made = train_ranker(config, data, path, training, seed=seed, last_n=case.last_n, exclude=(*hidden, *blind))
         made.ranker.eval()
         told = predict(made.run, made.ranker, data, "test")
         return told.labels_NK[:, 0], told.logits_NK[:, 0]
@@ -199,7 +198,6 @@ def run(case: Case, seed: int, folder: Path) -> list[dict[str, Any]]:
                     "rows": case.rows,
                 }
             )
-            print(json.dumps(found[-1]), flush=True)
     return found
 
 
@@ -243,6 +241,7 @@ def main() -> None:
     parser.add_argument("--effects", nargs="+", choices=names, default=names)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: torch's own choice")
+    parser.add_argument("--work", type=Path, help="keep what is found here, and don't find it again")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -251,7 +250,10 @@ def main() -> None:
         if case.name in options.effects:
             for seed in range(options.seeds):
                 with tempfile.TemporaryDirectory() as folder:
-                    found += run(case, seed, Path(folder))
+                    path = options.work and options.work / f"{case.name}-{seed}.json"
+                    lines = kept(path, lambda case=case, seed=seed, folder=folder: run(case, seed, Path(folder)))
+                found += lines
+                print(*map(json.dumps, lines), sep="\n", flush=True)
     misses = judged(found)
     print(*misses, sep="\n", file=sys.stderr)
     sys.exit(bool(misses))
