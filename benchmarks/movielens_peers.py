@@ -21,6 +21,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from kept import kept
+from torch import nn
 
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
@@ -41,6 +43,7 @@ from fullrank.features.tables import TableOptimizer
 from fullrank.rankers import DIN, DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.train import predict, train_ranker
+from fullrank.training.callbacks import Callback, StepReport, TaskMetrics
 from fullrank.training.config import TrainConfig
 
 PEERS = ("torch<2.14", "fuxictr==2.3.10", "torch-rechub==0.9.0")
@@ -117,22 +120,34 @@ def ours(model: str, seed: int, data: PreparedData, runs: Path) -> dict[str, Any
         checkpoint_every_steps=None,
         log_every_steps=100,
     )
-    path, last_n = runs / f"{model}-{seed}", SETTINGS["history"]
-    trained = train_ranker(rankers()[model], data, path, training, seed=seed, last_n=last_n, exclude=EXCLUDE)
+    clock = Clock()
+    trained = train_ranker(
+        rankers()[model],
+        data,
+        runs / f"{model}-{seed}",
+        training,
+        seed=seed,
+        last_n=SETTINGS["history"],
+        exclude=EXCLUDE,
+        callbacks=[clock],
+    )
     auc = predict(trained.run, trained.ranker, data, "test").metrics("liked").auc
-    return {"auc": auc, **epochs_of(path)}
+    return {"auc": auc, "epochs": clock.epochs, "seconds_an_epoch": clock.seconds / clock.epochs}
 
 
-def epochs_of(run: Path) -> dict[str, Any]:
-    """How many epochs a run trained, and the mean seconds of one, from the clock of its log."""
-    begun = seconds = last = 0.0
-    epochs = 0
-    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
-        if "valid" in line:
-            seconds, begun, epochs = seconds + last - begun, line["seconds"], epochs + 1
-        else:
-            last = line["seconds"]
-    return {"epochs": epochs, "seconds_an_epoch": seconds / epochs}
+class Clock(Callback):
+    """Epochs trained and the processor's seconds of training them, without validation."""
+
+    def __init__(self) -> None:
+        self.epochs, self.seconds = 0, 0.0
+        self.begun = self.last = time.process_time()
+
+    def on_step(self, ranker: nn.Module, report: StepReport) -> None:
+        self.last = time.process_time()
+
+    def on_validate(self, ranker: nn.Module, step: int, metrics: TaskMetrics) -> None:
+        self.epochs, self.seconds = self.epochs + 1, self.seconds + self.last - self.begun
+        self.begun = time.process_time()
 
 
 def peer(library: str, model: str, seed: int, python: Path, arrays: Path, out: Path) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def main() -> None:
     best, kept, bad, epochs, seconds = -1.0, None, 0, 0, 0.0
     rows = len(data["train"][2])
     while epochs < settings["epochs"] and bad < settings["patience"]:
-        begun = time.perf_counter()
+        begun = time.process_time()
         model.train()
         order = torch.randperm(rows)
         for start in range(0, rows, settings["batch_size"]):
@@ -117,7 +117,7 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        seconds += time.perf_counter() - begun
+        seconds += time.process_time() - begun
         epochs += 1
         auc = roc_auc_score(data["valid"][2], predicted(model, data["valid"]))
         if auc > best:
