@@ -1,0 +1,37 @@
+"""Which body of a kernel runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Bodies = Literal["auto", "reference", "compiled"]
+MAX_WIDTH = 256  # a wider row is a longer vector than is worth compiling
+_bodies: Bodies = "auto"
+
+
+@contextmanager
+def bodies(which: Bodies) -> Iterator[None]:
+    """Inside, kernels run their plain-torch `reference`, or their `compiled` bodies whatever the size of the work
+    (where they exist for the tensors at hand). `auto`, outside: compiled where the work is worth it. It holds for the
+    whole process."""
+    global _bodies
+    before, _bodies = _bodies, which
+    try:
+        yield
+    finally:
+        _bodies = before
+
+
+def runs_compiled(num: int, least: int, *rows: Tensor) -> bool:
+    """Whether `num` pieces of work go to the body for CPUs: from `least` on, for contiguous float32 `rows` on a CPU.
+
+    Small work stays with torch, so that a small model never waits for a compiler.
+    """
+    if _bodies == "reference" or num < (1 if _bodies == "compiled" else least):
+        return False
+    return all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() and x.shape[-1] <= MAX_WIDTH for x in rows)
