@@ -11,14 +11,22 @@ from fullrank.data.batch import Bag
 from fullrank.features.table_updates import RowGrads, TableUpdater
 from fullrank.features.table_updates.row_grads import sum_duplicates
 from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.kernels.bodies import bodies
 
 ADAM = TableOptimizer(semantics="dense", lr=0.03, betas=(0.8, 0.95), weight_decay=0.1)
 ADAGRAD = TableOptimizer(semantics="dense", rule="adagrad", lr=0.1, eps=1e-10, weight_decay=0.1)
 LAZY = TableOptimizer(semantics="lazy", lr=0.05, betas=(0.8, 0.95), weight_decay=0.5)
 LAZY_PLAIN = TableOptimizer(semantics="lazy", lr=0.05)
 ROWWISE = TableOptimizer(lr=0.1)
-ALL = [ADAM, ADAGRAD, LAZY, LAZY_PLAIN, ROWWISE]
+SPARSE = TableOptimizer(semantics="ftrl", lr=0.1, beta=0.5, l1=0.4, weight_decay=0.3)
+ALL = [ADAM, ADAGRAD, LAZY, LAZY_PLAIN, ROWWISE, SPARSE]
 USERS, ITEMS, WIDTH = 7, 9, 3
+
+
+@pytest.fixture(autouse=True, params=["reference", "compiled"])
+def _on_both_bodies(request):
+    with bodies(request.param):
+        yield
 
 
 def make(optimizer: TableOptimizer, seed: int = 5, users: int = USERS) -> EmbeddingTables:
@@ -196,6 +204,33 @@ def test_rowwise_adagrad_equals_a_loop():
     state = updater.state_tensors()
     got = torch.cat([state["user.main/acc"], state["item.main/acc"]]).double()
     torch.testing.assert_close(got, torch.tensor(acc, dtype=torch.float64), rtol=1e-5, atol=1e-8)
+
+
+def test_ftrl_minimises_its_own_objective():
+    """The weight is where sum(g - s w_then) w + sum(s) / 2 w² + l2 / 2 w² + l1 |w| is least, its history replayed."""
+    tables = make(SPARSE)
+    start = tables.arenas[0].detach().double()
+    updater = TableUpdater(tables)
+    updater.set_lr_scale(0.3)  # a schedule does not reach it
+    o, weight = SPARSE, start.clone()
+    linear = -(o.beta / o.lr + o.weight_decay) * start - start.sign() * o.l1  # of which the first weight is the minimum
+    squares = torch.zeros_like(weight)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(12):
+        loss_of(tables, random_ids(generator)).backward()
+        (grads,) = updater.merge()
+        updater.accumulate([grads])
+        updater.apply(0.5)
+        for row, g in zip(grads.rows_U.tolist(), 0.5 * grads.values_UD.double(), strict=True):
+            curve = ((squares[row] + g * g).sqrt() - squares[row].sqrt()) / o.lr
+            linear[row] += g - curve * weight[row]
+            squares[row] += g * g
+            quadratic = (o.beta + squares[row].sqrt()) / o.lr + o.weight_decay
+            candidates = torch.stack([(s * -o.l1 - linear[row]) / quadratic * (s != 0) for s in (-1, 0, 1)])
+            value = linear[row] * candidates + quadratic / 2 * candidates**2 + o.l1 * candidates.abs()
+            weight[row] = candidates.gather(0, value.argmin(0, keepdim=True))[0]
+    torch.testing.assert_close(tables.arenas[0].detach().double(), weight, rtol=0, atol=2e-6)
+    assert bool((weight == 0).sum() > len(tables.plan.specs) * WIDTH), "l1 set something besides padding to 0"
 
 
 @pytest.mark.parametrize("optimizer", ALL)

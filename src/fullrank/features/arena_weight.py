@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from fullrank.features.deferred_decay import DeferredDecay
+from fullrank.kernels.gather import gather
+
 _GRAD: Any = torch.Tensor.grad  # the slot that torch keeps a gradient in
 
 
@@ -30,7 +33,7 @@ class LookUpGrad:
 
 
 class ArenaWeight(nn.Parameter):
-    """`[R, D]` rows, read by `rows` and `bag_sum`.
+    """`[R, D]` rows, read by `gather` and `bag_sum`.
 
     torch would make a sparse tensor of every look-up's gradient and add one to the next, which copies the sum each
     time. Here backward only notes what each look-up got, and `take` hands the notes to who merges them. To everyone
@@ -51,15 +54,15 @@ class ArenaWeight(nn.Parameter):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return ArenaWeight, (self.data, self.requires_grad)
 
-    def rows(self, rows: Tensor, factor: Tensor | None) -> Tensor:
-        """factor * row of each of `rows`, `[...] -> [..., D]`. The gradient is that of the product: a factor is what
-        the stored row still lacks, not part of the model."""
-        return _Rows.apply(self, rows, factor)
+    def gather(self, ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor, decay: DeferredDecay | None) -> Tensor:
+        """x_nFD: row `base_F[f] + ids_nF[n, f]` of every id, less the decay that it still lacks; an id outside its
+        table is an `IdOutOfRange`. The gradient is that of the product: what a row lacks is not part of the model."""
+        return _Gather.apply(self, ids_nF, base_F, num_rows_F, decay)
 
-    def bag_sum(self, rows_N: Tensor, offsets: Tensor, weights_N: Tensor | None, factor_N: Tensor | None) -> Tensor:
-        """sum(w * factor * row) over each bag, `[n, D]`; bag i holds `[offsets[i], offsets[i + 1])`, w is 1 without
-        weights. The gradient is that of factor * row, as in `rows`; weights get none."""
-        return _BagSum.apply(self, rows_N, offsets, weights_N, factor_N)
+    def bag_sum(self, rows_N: Tensor, offsets: Tensor, weights_N: Tensor | None, decay: DeferredDecay | None) -> Tensor:
+        """sum(w * row) over each bag, `[n, D]`; bag i holds `[offsets[i], offsets[i + 1])`, w is 1 without weights.
+        Decay and gradient are as in `gather`; weights get none."""
+        return _BagSum.apply(self, rows_N, offsets, weights_N, decay)
 
     def take(self) -> list[LookUpGrad]:
         """What backward left since the last `take`, in its order; `grad` is None afterwards."""
@@ -84,19 +87,26 @@ class ArenaWeight(nn.Parameter):
         _GRAD.__set__(self, value)
 
 
-class _Rows(Function):
+class _Gather(Function):
     @staticmethod
-    def forward(ctx: Any, weight_RD: ArenaWeight, rows: Tensor, factor: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        weight_RD: ArenaWeight,
+        ids_nF: Tensor,
+        base_F: Tensor,
+        num_rows_F: Tensor,
+        decay: DeferredDecay | None,
+    ) -> Tensor:
+        x_nFD, rows_nF = gather(weight_RD, ids_nF, base_F, num_rows_F)
         ctx.lookups = weight_RD._lookups
-        ctx.save_for_backward(rows)
-        x = F.embedding(rows, weight_RD)
-        return x if factor is None else x.mul_(factor.unsqueeze(-1))
+        ctx.save_for_backward(rows_nF)
+        return x_nFD if decay is None else x_nFD.mul_(decay.factor(rows_nF, x_nFD.dtype).unsqueeze(-1))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
-        (rows,) = ctx.saved_tensors
-        ctx.lookups.append(LookUpGrad(rows.reshape(-1), grad.reshape(-1, grad.shape[-1])))
-        return None, None, None
+    def backward(ctx: Any, grad_nFD: Tensor) -> tuple[None, None, None, None, None]:
+        (rows_nF,) = ctx.saved_tensors
+        ctx.lookups.append(LookUpGrad(rows_nF.reshape(-1), grad_nFD.reshape(-1, grad_nFD.shape[-1])))
+        return None, None, None, None, None
 
 
 class _BagSum(Function):
@@ -107,10 +117,11 @@ class _BagSum(Function):
         rows_N: Tensor,
         offsets: Tensor,
         weights_N: Tensor | None,
-        factor_N: Tensor | None,
+        decay: DeferredDecay | None,
     ) -> Tensor:
         ctx.lookups = weight_RD._lookups
         ctx.save_for_backward(rows_N, offsets, weights_N)
+        factor_N = None if decay is None else decay.factor(rows_N, weight_RD.dtype)
         share_N = weights_N if factor_N is None else factor_N if weights_N is None else weights_N * factor_N
         return F.embedding_bag(
             rows_N, weight_RD, offsets, mode="sum", per_sample_weights=share_N, include_last_offset=True

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from fullrank.schema import did_you_mean
 
-Semantics = Literal["dense", "lazy", "rowwise_adagrad"]
+Semantics = Literal["dense", "lazy", "rowwise_adagrad", "ftrl"]
 DenseRule = Literal["adam", "adagrad"]
 
 
@@ -23,8 +23,11 @@ class TableOptimizer:
       `weight_decay` is decoupled: every row is multiplied by 1 - lr * weight_decay every step (see `DeferredDecay`).
     * `rowwise_adagrad`: acc += mean(g²) over the row; w -= lr * g / (sqrt(acc) + eps). One number of state a row. It
       has no weight decay: use `lazy` or `dense` where tables must shrink.
+    * `ftrl`: FTRL-proximal of touched rows, with `beta`, `l1`, and `weight_decay` as its l2 (see `FTRL`): for linear
+      weights of which many shall be exactly 0.
 
-    `betas` belong to the two Adams. The default learning rate is our choice; set the recipe's.
+    `betas` belong to the two Adams, `beta` and `l1` to `ftrl`. The default learning rate is our choice; set the
+    recipe's.
     """
 
     semantics: Semantics = "rowwise_adagrad"
@@ -33,6 +36,8 @@ class TableOptimizer:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    beta: float = 1.0
+    l1: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -52,8 +57,16 @@ class TableOptimizer:
                 f"Table semantics {self.semantics!r} has a rule of its own: rule 'adagrad' belongs to 'dense'. "
                 "Drop `rule`, or use semantics='rowwise_adagrad' for an Adagrad of touched rows."
             )
-        if self.betas != (0.9, 0.999) and (self.semantics == "rowwise_adagrad" or self.rule == "adagrad"):
-            raise ValueError(f"Adagrad has no betas, got {self.betas}. Drop `betas`, or use an Adam.")
+        if self.betas != (0.9, 0.999) and (self.semantics in ("rowwise_adagrad", "ftrl") or self.rule == "adagrad"):
+            name = "FTRL" if self.semantics == "ftrl" else "Adagrad"
+            raise ValueError(f"{name} has no betas, got {self.betas}. Drop `betas`, or use an Adam.")
+        if self.beta < 0 or self.l1 < 0:
+            raise ValueError(f"Expected beta >= 0 and l1 >= 0, got beta {self.beta}, l1 {self.l1}.")
+        if (self.beta, self.l1) != (1.0, 0.0) and self.semantics != "ftrl":
+            raise ValueError(
+                f"Only table semantics 'ftrl' has beta and l1, got beta {self.beta}, l1 {self.l1} for "
+                f"{self.semantics!r}. Drop them, or use semantics='ftrl'."
+            )
         if self.weight_decay and self.semantics == "rowwise_adagrad":
             raise ValueError(
                 f"Table semantics 'rowwise_adagrad' has no weight decay, got {self.weight_decay}. "

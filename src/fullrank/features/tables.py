@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from fullrank.data.batch import Bag
 from fullrank.features.arena_weight import ArenaWeight
 from fullrank.features.deferred_decay import DeferredDecay
-from fullrank.features.table_init import initial_rows
+from fullrank.features.table_init import initial_rows, write_initial_rows
 from fullrank.features.table_plan import TableOptimizer, TablePlan, TableSpec
+from fullrank.kernels.gather import IdOutOfRange
+from fullrank.kernels.pages import zeros
 
 __all__ = ["Columns", "EmbeddingTables", "TableOptimizer", "TablePlan", "TableSpec"]
 
@@ -37,18 +39,17 @@ class EmbeddingTables(nn.Module):
     `TableUpdater`, not with a `torch.optim` optimizer. Row 0 of every table is padding: zeros that never change. A
     model registers its tables once; whoever reads them (`FieldEmbedding`) only refers to them.
 
-    Every lookup compares the ids with their tables' sizes, so that an id never reads a neighbour's row: one pass over
-    the ids, 3–5 % of a gather of width 16 on a CPU; on a GPU one wait for the device.
+    Every lookup compares the ids with their tables' sizes, so that an id never reads a neighbour's row; on a GPU that
+    is one wait for the device.
     """
 
     def __init__(self, plan: TablePlan, seed: int) -> None:
         super().__init__()
         self.plan = plan
         self.seed = seed
-        self.arenas = nn.ParameterList(
-            ArenaWeight(torch.cat([initial_rows(spec, seed, 0, spec.num_rows) for spec in arena.tables]))
-            for arena in plan.arenas
-        )
+        self.arenas = nn.ParameterList(ArenaWeight(zeros(arena.num_rows, arena.width)) for arena in plan.arenas)
+        for arena, base, spec in plan.places.values():
+            write_initial_rows(self.arenas[arena].detach()[base : base + spec.num_rows], spec, seed)
         self.decays: list[DeferredDecay | None] = [None] * len(plan.arenas)  # set by the updater of a lazy arena
         self._layouts: dict[tuple[Columns, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -74,14 +75,11 @@ class EmbeddingTables(nn.Module):
         if ids_nF.shape[-1] != len(columns.tables):
             raise ValueError(f"Expected ids of {len(columns.tables)} columns, got shape {tuple(ids_nF.shape)}.")
         base_F, num_rows_F = self._layout(columns, ids_nF.device)
-        if ids_nF.numel():
-            low_F, high_F = torch.aminmax(ids_nF.reshape(-1, ids_nF.shape[-1]), dim=0)
-            bad_F = (low_F < 0) | (high_F >= num_rows_F)
-            if bad_F.any():
-                at = int(bad_F.nonzero()[0])
-                self._out_of_range(columns.tables[at], at, int(low_F[at]), int(high_F[at]))
-        rows_nF = ids_nF + base_F
-        return self.weight(columns.arena).rows(rows_nF, self._decay_factor(columns.arena, rows_nF))
+        weight_RD = self.weight(columns.arena)
+        try:
+            return weight_RD.gather(ids_nF, base_F, num_rows_F, self.decays[columns.arena])
+        except IdOutOfRange as found:
+            raise self._out_of_range(columns.tables[found.column], found.column, found.id) from None
 
     def gather_table(self, table: str, ids_N: Tensor) -> Tensor:
         """x_ND: rows of one table, for ids of any shape."""
@@ -96,11 +94,11 @@ class EmbeddingTables(nn.Module):
         if bag.ids_N.numel():
             low, high = (int(value) for value in torch.aminmax(bag.ids_N))
             if low < 0 or high >= spec.num_rows:
-                self._out_of_range(table, 0, low, high)
+                raise self._out_of_range(table, 0, low if low < 0 else high)
         rows_N = bag.ids_N + base
         weight_RD = self.weight(arena)
         weights_N = bag.weights_N if bag.weights_N is None else bag.weights_N.to(weight_RD.dtype)
-        x_nD = weight_RD.bag_sum(rows_N, bag.offsets, weights_N, self._decay_factor(arena, rows_N))
+        x_nD = weight_RD.bag_sum(rows_N, bag.offsets, weights_N, self.decays[arena])
         if mode == "sum":
             return x_nD
         lengths_n = bag.offsets.diff()
@@ -137,13 +135,13 @@ class EmbeddingTables(nn.Module):
         old, new = self.plan, self.plan.grown(num_rows)
         stored = self.logical_tables()
         for weight_RD, arena in zip(self.arenas, new.arenas, strict=True):
-            parts = []
-            for spec in arena.tables:
-                start = old.places[spec.name][2].num_rows
-                fresh = initial_rows(spec, self.seed, start, spec.num_rows)
-                parts += [stored[spec.name], fresh.to(weight_RD.device, weight_RD.dtype)]
+            grown_RD = zeros(arena.num_rows, arena.width, like=weight_RD)
+            for spec, base in zip(arena.tables, arena.bases, strict=True):
+                there = old.places[spec.name][2].num_rows
+                grown_RD[base : base + there] = stored[spec.name]
+                grown_RD[base + there : base + spec.num_rows] = initial_rows(spec, self.seed, there, spec.num_rows)
             weight_RD.grad = None
-            weight_RD.data = torch.cat(parts)
+            weight_RD.data = grown_RD
         self.plan = new
         self.decays = [None] * len(new.arenas)
         self._layouts.clear()
@@ -157,15 +155,10 @@ class EmbeddingTables(nn.Module):
             self._layouts[columns, device] = (base_F, num_rows_F)
         return self._layouts[columns, device]
 
-    def _decay_factor(self, arena: int, rows: Tensor) -> Tensor | None:
-        """What the stored rows must be multiplied by to be what they are; None: nothing is deferred."""
-        decay = self.decays[arena]
-        return None if decay is None else decay.factor(rows, self.arenas[arena].dtype)
-
-    def _out_of_range(self, table: str, column: int, low: int, high: int) -> None:
+    def _out_of_range(self, table: str, column: int, id: int) -> IndexError:
         num_rows = self.plan.places[table][2].num_rows
-        raise IndexError(
-            f"Expected ids of table {table!r} (column {column}) in 0..{num_rows - 1}, got {low if low < 0 else high}. "
+        return IndexError(
+            f"Expected ids of table {table!r} (column {column}) in 0..{num_rows - 1}, got {id}. "
             "Ids of a later lineage need a larger table: grow it, or map them to unknown first."
         )
 

@@ -9,10 +9,10 @@ from fullrank.features.table_plan import TableOptimizer
 from fullrank.features.table_updates.row_grads import RowGrads
 
 
-def _whole_gradient(weight_RD: Tensor, grads: RowGrads, weight_decay: float) -> Tensor:
-    """g + weight_decay * w for every row of the table."""
+def _whole_gradient(weight_RD: Tensor, grads: RowGrads, scale: float, weight_decay: float) -> Tensor:
+    """scale * g + weight_decay * w for every row of the table."""
     grad_RD = torch.zeros_like(weight_RD)
-    grad_RD[grads.rows_U] = grads.values_UD
+    grad_RD[grads.rows_U] = grads.values_UD if scale == 1 else grads.values_UD * scale
     return grad_RD.add_(weight_RD, alpha=weight_decay) if weight_decay else grad_RD
 
 
@@ -30,10 +30,10 @@ class DenseAdam:
         self.optimizer = optimizer
         self.state = {"exp_avg": torch.zeros_like(weight_RD), "exp_avg_sq": torch.zeros_like(weight_RD)}
 
-    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int, scale: float) -> None:
         beta1, beta2 = self.optimizer.betas
         mean_RD, square_RD = self.state["exp_avg"], self.state["exp_avg_sq"]
-        grad_RD = _whole_gradient(weight_RD, grads, self.optimizer.weight_decay)
+        grad_RD = _whole_gradient(weight_RD, grads, scale, self.optimizer.weight_decay)
         mean_RD.lerp_(grad_RD, 1 - beta1)
         square_RD.mul_(beta2).addcmul_(grad_RD, grad_RD, value=1 - beta2)
         denominator_RD = square_RD.sqrt().div_((1 - beta2**step) ** 0.5).add_(self.optimizer.eps)
@@ -52,9 +52,9 @@ class DenseAdagrad:
         self.optimizer = optimizer
         self.state = {"sum": torch.zeros_like(weight_RD)}
 
-    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int, scale: float) -> None:
         del step  # Adagrad's rate falls with its sum alone
         sum_RD = self.state["sum"]
-        grad_RD = _whole_gradient(weight_RD, grads, self.optimizer.weight_decay)
+        grad_RD = _whole_gradient(weight_RD, grads, scale, self.optimizer.weight_decay)
         sum_RD.addcmul_(grad_RD, grad_RD, value=1)
         weight_RD.addcdiv_(grad_RD, sum_RD.sqrt().add_(self.optimizer.eps), value=-lr)

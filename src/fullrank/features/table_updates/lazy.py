@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fullrank.features.deferred_decay import DeferredDecay
 from fullrank.features.table_plan import TableOptimizer
 from fullrank.features.table_updates.row_grads import RowGrads
+from fullrank.kernels.pages import zeros
+from fullrank.kernels.update import lazy_adam
 
 
 class LazyAdam:
@@ -24,20 +25,24 @@ class LazyAdam:
     def __init__(self, optimizer: TableOptimizer, weight_RD: Tensor, decay: DeferredDecay | None) -> None:
         self.optimizer = optimizer
         self.decay = decay
-        self.state = {"exp_avg": torch.zeros_like(weight_RD), "exp_avg_sq": torch.zeros_like(weight_RD)}
+        self.state = {name: zeros(*weight_RD.shape, like=weight_RD) for name in ("exp_avg", "exp_avg_sq")}
 
-    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int, scale: float) -> None:
         beta1, beta2 = self.optimizer.betas
-        rows_U, grad_UD = grads.rows_U, grads.values_UD
-        learned_UD = weight_RD.index_select(0, rows_U)
+        shrunk_U = None
         if self.decay is not None:
             self.decay.advance(lr * self.optimizer.weight_decay)
-            learned_UD *= self.decay.settle(rows_U, weight_RD.dtype).unsqueeze(-1)
-        mean_RD, square_RD = self.state["exp_avg"], self.state["exp_avg_sq"]
-        mean_UD = mean_RD.index_select(0, rows_U).lerp_(grad_UD, 1 - beta1)
-        square_UD = square_RD.index_select(0, rows_U).mul_(beta2).addcmul_(grad_UD, grad_UD, value=1 - beta2)
-        mean_RD.index_copy_(0, rows_U, mean_UD)
-        square_RD.index_copy_(0, rows_U, square_UD)
-        denominator_UD = square_UD.sqrt_().div_((1 - beta2**step) ** 0.5).add_(self.optimizer.eps)
-        learned_UD.addcdiv_(mean_UD, denominator_UD, value=-lr / (1 - beta1**step))
-        weight_RD.index_copy_(0, rows_U, learned_UD)
+            shrunk_U = self.decay.settle(grads.rows_U, weight_RD.dtype)
+        lazy_adam(
+            weight_RD,
+            self.state["exp_avg"],
+            self.state["exp_avg_sq"],
+            grads.rows_U,
+            grads.values_UD,
+            betas=self.optimizer.betas,
+            rate=lr / (1 - beta1**step),
+            bias=(1 - beta2**step) ** 0.5,
+            eps=self.optimizer.eps,
+            scale=scale,
+            shrunk_U=shrunk_U,
+        )

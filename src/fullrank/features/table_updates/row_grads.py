@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fullrank.features.arena_weight import LookUpGrad
+from fullrank.kernels.merge import merge
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,6 @@ class RowGrads:
         """The sum of squares of the gradient, a scalar tensor (float32 at least)."""
         dtype = torch.promote_types(self.values_UD.dtype, torch.float32)
         return torch.linalg.vector_norm(self.values_UD, dtype=dtype).square()
-
-    def scaled(self, scale: float) -> RowGrads:
-        return self if scale == 1 else replace(self, values_UD=self.values_UD * scale)
 
     def __add__(self, other: RowGrads) -> RowGrads:
         if not len(self.rows_U):
@@ -51,35 +47,13 @@ def sum_lookups(lookups: Sequence[LookUpGrad], dropped: Tensor | None = None) ->
     Every gradient is copied once into one tensor, rows are sorted once, and each row's gradients are summed in the
     order of the look-ups: the same look-ups give the same bits.
     """
-    if len(lookups) == 1 and lookups[0].sources_N is None:
-        rows_N, sources_N, grads_nD = lookups[0].rows_N, None, lookups[0].grads_nD
+    if len(lookups) == 1:
+        rows_N, sources_N, grads_nD = lookups[0].rows_N, lookups[0].sources_N, lookups[0].grads_nD
     else:
         rows_N = torch.cat([lookup.rows_N for lookup in lookups])
-        sources_N = _sources(lookups)
+        sources_N = _sources(lookups) if any(lookup.sources_N is not None for lookup in lookups) else None
         grads_nD = torch.cat([lookup.grads_nD for lookup in lookups])
-    sorted_N, order_N = _stable_sort(rows_N)
-    if dropped is not None:
-        sorted_N, order_N = _without(dropped, sorted_N, order_N)
-    if not len(sorted_N):
-        return RowGrads(sorted_N, grads_nD[:0])
-    first_N = torch.ones_like(sorted_N, dtype=torch.bool)
-    torch.ne(sorted_N[1:], sorted_N[:-1], out=first_N[1:])
-    starts_U = _positions(first_N)
-    sources_N = order_N if sources_N is None else sources_N.index_select(0, order_N)
-    # A run of equal rows is a bag: one fused gather-and-sum, a tenth of the time of index_add.
-    values_UD = F.embedding_bag(sources_N, grads_nD, starts_U, mode="sum")
-    return RowGrads(sorted_N.index_select(0, starts_U), values_UD)
-
-
-def _without(dropped: Tensor, sorted_N: Tensor, order_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Both without the places where `sorted_N` is one of `dropped`."""
-    begins = torch.searchsorted(sorted_N, dropped)
-    ends = torch.searchsorted(sorted_N, dropped, right=True)
-    if torch.equal(begins, ends):
-        return sorted_N, order_N
-    kept = list(zip([0, *ends.tolist()], [*begins.tolist(), len(sorted_N)], strict=True))
-    sorted_N, order_N = (torch.cat([whole_N[a:b] for a, b in kept]) for whole_N in (sorted_N, order_N))
-    return sorted_N, order_N
+    return RowGrads(*merge(rows_N, grads_nD, sources_N, rows_N[:0] if dropped is None else dropped))
 
 
 def _sources(lookups: Sequence[LookUpGrad]) -> Tensor:
@@ -92,21 +66,3 @@ def _sources(lookups: Sequence[LookUpGrad]) -> Tensor:
             parts.append(lookup.sources_N + base)
         base += len(lookup.grads_nD)
     return torch.cat(parts)
-
-
-def _stable_sort(rows_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows ascending and where each stood; equal rows in the order they came in."""
-    if not rows_N.is_cpu:
-        return torch.sort(rows_N, stable=True)
-    # numpy sorts plain integers with vector instructions: one key of (row, place) takes a fifth of torch's time. Rows
-    # times places must stay below 2^63: 2^40 rows of which 2^23 are looked up in a step.
-    bits = len(rows_N).bit_length()
-    key_N = rows_N.numpy() << bits
-    key_N |= np.arange(len(key_N))
-    key_N.sort()
-    return torch.from_numpy(key_N >> bits), torch.from_numpy(key_N & ((1 << bits) - 1))
-
-
-def _positions(mask_N: Tensor) -> Tensor:
-    """Where the mask is true; on a CPU by numpy, in a fifth of torch's time."""
-    return torch.from_numpy(np.flatnonzero(mask_N.numpy())) if mask_N.is_cpu else mask_N.nonzero().squeeze(-1)

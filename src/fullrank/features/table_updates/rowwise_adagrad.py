@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fullrank.features.table_plan import TableOptimizer
 from fullrank.features.table_updates.row_grads import RowGrads
+from fullrank.kernels.pages import zeros
+from fullrank.kernels.update import rowwise_adagrad
 
 
 class RowwiseAdagrad:
@@ -19,15 +20,9 @@ class RowwiseAdagrad:
 
     def __init__(self, optimizer: TableOptimizer, weight_RD: Tensor) -> None:
         self.optimizer = optimizer
-        self.state = {"acc": torch.zeros(weight_RD.shape[0], dtype=weight_RD.dtype, device=weight_RD.device)}
+        self.state = {"acc": zeros(weight_RD.shape[0], like=weight_RD)}
 
-    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int, scale: float) -> None:
         del step  # Adagrad's rate falls with its sum alone
-        rows_U, grad_UD = grads.rows_U, grads.values_UD
-        # The square of a norm: half the time of a mean of squares.
-        square_U = torch.linalg.vector_norm(grad_UD, dim=-1).square_()
-        acc_U = self.state["acc"].index_select(0, rows_U).add_(square_U, alpha=1 / grad_UD.shape[1])
-        self.state["acc"].index_copy_(0, rows_U, acc_U)
-        scale_U1 = acc_U.sqrt().add_(self.optimizer.eps).unsqueeze(-1)
-        learned_UD = weight_RD.index_select(0, rows_U).addcdiv_(grad_UD, scale_U1, value=-lr)
-        weight_RD.index_copy_(0, rows_U, learned_UD)  # rows are unique: half the time of index_add_
+        eps = self.optimizer.eps
+        rowwise_adagrad(weight_RD, self.state["acc"], grads.rows_U, grads.values_UD, lr=lr, eps=eps, scale=scale)

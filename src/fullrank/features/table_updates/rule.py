@@ -15,6 +15,7 @@ class UpdateRule(Protocol):
 
     state: dict[str, Tensor]
 
-    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int) -> None:
-        """Step number `step` (from 1) with learning rate `lr`, in place. Padding rows are never among the rows."""
+    def apply(self, weight_RD: Tensor, grads: RowGrads, *, lr: float, step: int, scale: float) -> None:
+        """Step number `step` (from 1) with learning rate `lr` and the gradient `scale * grads`, in place. Padding rows
+        are never among the rows."""
         ...

@@ -10,6 +10,7 @@ from torch import Tensor
 from fullrank.features.deferred_decay import DeferredDecay
 from fullrank.features.table_plan import Arena
 from fullrank.features.table_updates.dense import DenseAdagrad, DenseAdam
+from fullrank.features.table_updates.ftrl import FTRL
 from fullrank.features.table_updates.lazy import LazyAdam
 from fullrank.features.table_updates.row_grads import RowGrads, sum_lookups
 from fullrank.features.table_updates.rowwise_adagrad import RowwiseAdagrad
@@ -83,7 +84,7 @@ class TableUpdater:
             self._rules, self.tables.arenas, self.tables.plan.arenas, self._pending, strict=True
         ):
             lr = arena.optimizer.lr * self.lr_scale
-            rule.apply(weight_RD, grads.scaled(scale), lr=lr, step=self.step_count)
+            rule.apply(weight_RD.detach(), grads, lr=lr, step=self.step_count, scale=scale)
         for touched_R, grads in zip(self._touched, self._pending, strict=True):
             if touched_R is not None:
                 touched_R.index_fill_(0, grads.rows_U, True)
@@ -158,6 +159,8 @@ class TableUpdater:
             return (DenseAdam if optimizer.rule == "adam" else DenseAdagrad)(optimizer, weight_RD)
         if optimizer.semantics == "rowwise_adagrad":
             return RowwiseAdagrad(optimizer, weight_RD)
+        if optimizer.semantics == "ftrl":
+            return FTRL(optimizer, weight_RD)
         decay = DeferredDecay(weight_RD) if optimizer.weight_decay else None
         self.tables.decays[index] = decay
         return LazyAdam(optimizer, weight_RD, decay)
