@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -35,3 +37,15 @@ def runs_compiled(num: int, least: int, *rows: Tensor) -> bool:
     if _bodies == "reference" or num < (1 if _bodies == "compiled" else least):
         return False
     return all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() and x.shape[-1] <= MAX_WIDTH for x in rows)
+
+
+def runs_triton(*rows: Tensor) -> bool:
+    """Whether work goes to the body for GPUs: for contiguous float32 `rows` on a GPU, where Triton is installed."""
+    if _bodies == "reference" or not all(x.is_cuda for x in rows):
+        return False
+    return all(x.dtype == torch.float32 and x.is_contiguous() for x in rows) and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None

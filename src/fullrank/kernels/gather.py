@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.kernels.bodies import runs_compiled
+from fullrank.kernels.bodies import runs_compiled, runs_triton
 
 LEAST = 8192  # ids
 
@@ -29,6 +29,12 @@ def gather(weight_RD: Tensor, ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor
         from fullrank.kernels.cpu.gather import gather_on_cpu
 
         found = gather_on_cpu(weight_RD, ids_nF, base_F, num_rows_F)
+        if found is not None:
+            return found
+    elif runs_triton(weight_RD) and ids_nF.is_contiguous():
+        from fullrank.kernels.gpu.gather import gather_on_gpu
+
+        found = gather_on_gpu(weight_RD, ids_nF, base_F, num_rows_F)
         if found is not None:
             return found
     if ids_nF.numel():

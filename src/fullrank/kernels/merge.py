@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.kernels.bodies import runs_compiled
+from fullrank.kernels.bodies import runs_compiled, runs_triton
 
 LEAST = 8192  # rows
 
@@ -16,7 +16,8 @@ def merge(rows_N: Tensor, grads_nD: Tensor, sources_N: Tensor | None, dropped: T
     """(`rows_U`, `values_UD`): each row of `rows_N` once, ascending, and the sum of its gradients.
 
     Row `rows_N[i]` (int64, >= 0) got `grads_nD[sources_N[i]]` (None: `grads_nD[i]`). Rows in `dropped` (ascending) are
-    left out. A row's gradients are added in the order of the rows: the same input gives the same bits every time.
+    left out. A row's gradients are added in a fixed order (on a CPU, and in the reference: the order of the rows), so
+    that the same input gives the same bits every time.
     """
     if runs_compiled(len(rows_N), LEAST, grads_nD) and len(rows_N) < 1 << 32:
         from fullrank.kernels.cpu.merge import merge_on_cpu
@@ -24,6 +25,10 @@ def merge(rows_N: Tensor, grads_nD: Tensor, sources_N: Tensor | None, dropped: T
         found = merge_on_cpu(rows_N, grads_nD, sources_N, dropped)
         if found is not None:
             return found
+    elif runs_triton(grads_nD):
+        from fullrank.kernels.gpu.merge import merge_on_gpu
+
+        return merge_on_gpu(rows_N, grads_nD, sources_N, dropped)
     sorted_N, order_N = _stable_sort(rows_N)
     if len(dropped):
         sorted_N, order_N = _without(dropped, sorted_N, order_N)
