@@ -6,11 +6,10 @@ Speed unmeasured.
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from fullrank.kernels.gpu import ELEMENTS
+from fullrank.kernels.gpu.compiled import block_of_rows, blocks, compiled
 
 
 def gather_on_gpu(
@@ -21,10 +20,9 @@ def gather_on_gpu(
     rows_nF = torch.empty(ids_nF.shape, dtype=torch.int64, device=ids_nF.device)
     x_nFD = weight_RD.new_empty((*ids_nF.shape, width), requires_grad=False)
     outside = torch.zeros(1, dtype=torch.int32, device=ids_nF.device)
-    padded = triton.next_power_of_2(width)
-    block = max(1, ELEMENTS // padded)
+    padded, block = block_of_rows(width)
     with torch.cuda.device_of(weight_RD):
-        _gather[(triton.cdiv(total, block),)](
+        _gather[blocks(total, block)](
             weight_RD.detach(),
             ids_nF,
             base_F,
@@ -41,7 +39,7 @@ def gather_on_gpu(
     return None if outside.item() else (x_nFD, rows_nF)
 
 
-@triton.jit
+@compiled
 def _gather(
     weight,
     ids,
@@ -65,8 +63,8 @@ def _gather(
     good = (id >= 0) & (id < tl.load(num_rows + column, mask=inside, other=1))
     row = id + tl.load(base + column, mask=inside, other=0)
     tl.store(rows + i, row, mask=inside)
-    # Every program that meets an id outside writes the same 1: no order between them, no atomics.
-    tl.store(outside, 1, mask=tl.sum((inside & ~good).to(tl.int32), 0) > 0)
+    # Whoever meets an id outside writes the same 1 to the same place: their order is nothing, and no atomics.
+    tl.store(outside + tl.zeros_like(i), 1, mask=inside & ~good)
     here = (inside & good)[:, None] & (d < width)[None, :]
     value = tl.load(weight + row[:, None] * width + d[None, :], mask=here)
     tl.store(x + i[:, None] * width + d[None, :], value, mask=here)

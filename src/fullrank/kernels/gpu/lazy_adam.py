@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from fullrank.kernels.gpu import ELEMENTS
+from fullrank.kernels.gpu.compiled import block_of_rows, blocks, compiled
 
 
 def lazy_adam_on_gpu(
@@ -25,10 +24,9 @@ def lazy_adam_on_gpu(
 ) -> None:
     """`lazy_adam`."""
     width = weight_RD.shape[1]
-    padded = triton.next_power_of_2(width)
-    block = max(1, ELEMENTS // padded)
+    padded, block = block_of_rows(width)
     with torch.cuda.device_of(weight_RD):
-        _update[(triton.cdiv(len(rows_U), block),)](
+        _update[blocks(len(rows_U), block)](
             weight_RD.detach(),
             mean_RD,
             square_RD,
@@ -49,7 +47,7 @@ def lazy_adam_on_gpu(
         )
 
 
-@triton.jit
+@compiled
 def _update(
     weight,
     mean,

@@ -8,9 +8,10 @@ unmeasured; a batch of which a large part is one single row keeps one program bu
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
+
+from fullrank.kernels.gpu.compiled import block_of_rows, compiled
 
 ELEMENTS = 1024  # of what one program adds at a time; most runs are short. Our choice, unmeasured
 
@@ -27,7 +28,7 @@ def merge_on_gpu(rows_N: Tensor, grads_nD: Tensor, sources_N: Tensor | None, dro
     rows_U = sorted_N.index_select(0, starts_U)
     width = grads_nD.shape[1]
     values_UD = grads_nD.new_empty((len(rows_U), width))
-    padded = triton.next_power_of_2(width)
+    padded, block = block_of_rows(width, ELEMENTS)
     with torch.cuda.device_of(grads_nD):
         _sum_runs[(len(rows_U),)](
             starts_U,
@@ -37,12 +38,12 @@ def merge_on_gpu(rows_N: Tensor, grads_nD: Tensor, sources_N: Tensor | None, dro
             values_UD,
             width,
             padded,
-            max(1, ELEMENTS // padded),
+            block,
         )
     return rows_U, values_UD
 
 
-@triton.jit
+@compiled
 def _sum_runs(starts, ends, sources, grads, values, width: tl.constexpr, padded: tl.constexpr, block: tl.constexpr):
     u = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, padded)

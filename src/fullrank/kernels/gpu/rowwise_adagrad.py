@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from fullrank.kernels.gpu import ELEMENTS
+from fullrank.kernels.gpu.compiled import block_of_rows, blocks, compiled
 
 
 def rowwise_adagrad_on_gpu(
@@ -15,10 +14,9 @@ def rowwise_adagrad_on_gpu(
 ) -> None:
     """`rowwise_adagrad`."""
     width = weight_RD.shape[1]
-    padded = triton.next_power_of_2(width)
-    block = max(1, ELEMENTS // padded)
+    padded, block = block_of_rows(width)
     with torch.cuda.device_of(weight_RD):
-        _update[(triton.cdiv(len(rows_U), block),)](
+        _update[blocks(len(rows_U), block)](
             weight_RD.detach(),
             acc_R,
             rows_U,
@@ -33,7 +31,7 @@ def rowwise_adagrad_on_gpu(
         )
 
 
-@triton.jit
+@compiled
 def _update(
     weight,
     acc,
