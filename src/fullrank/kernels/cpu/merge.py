@@ -52,8 +52,8 @@ def merge_on_cpu(
 
 def _at_runs(key_N: np.ndarray, cuts: list[int]) -> list[int]:
     """The cuts moved to where the next row begins, so that no row is cut."""
-    row_before = [(int(key_N[cut - 1]) >> 32) + 1 for cut in cuts[1:-1]]
-    return [0, *(int(np.searchsorted(key_N, np.uint64(row << 32))) for row in row_before), len(key_N)]
+    last_of_row = key_N[np.asarray(cuts[1:-1], dtype=np.int64) - 1] | np.uint64(0xFFFFFFFF)
+    return [0, *np.searchsorted(key_N, last_of_row, side="right").tolist(), len(key_N)]
 
 
 @compiled
