@@ -13,6 +13,7 @@ from torch import Tensor
 
 Bodies = Literal["auto", "reference", "compiled"]
 MAX_WIDTH = 256  # a wider row is a longer vector than is worth compiling
+LEAST_ELEMENTS = 1 << 17
 _bodies: Bodies = "auto"
 
 
@@ -29,12 +30,17 @@ def bodies(which: Bodies) -> Iterator[None]:
         _bodies = before
 
 
+def worth_compiling(num: int, least: int) -> bool:
+    """Whether `num` pieces of work are for a compiled body: from `least` on, unless `bodies` says otherwise."""
+    return _bodies != "reference" and num >= (1 if _bodies == "compiled" else least)
+
+
 def runs_compiled(num: int, least: int, *rows: Tensor) -> bool:
     """Whether `num` pieces of work go to the body for CPUs: from `least` on, for contiguous float32 `rows` on a CPU.
 
     Small work stays with torch, so that a small model never waits for a compiler.
     """
-    if _bodies == "reference" or num < (1 if _bodies == "compiled" else least):
+    if not worth_compiling(num, least):
         return False
     return all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() and x.shape[-1] <= MAX_WIDTH for x in rows)
 
@@ -49,3 +55,12 @@ def runs_triton(*rows: Tensor) -> bool:
 @cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
+
+
+def runs_compiled_elements(*matrices: Tensor) -> bool:
+    """As `runs_compiled`, for pointwise work on all elements of contiguous `matrices`, all float32 or all bfloat16."""
+    first = matrices[0]
+    if _bodies == "reference" or first.numel() < (1 if _bodies == "compiled" else LEAST_ELEMENTS):
+        return False
+    good = first.dtype in (torch.float32, torch.bfloat16)
+    return good and all(x.is_cpu and x.dtype == first.dtype and x.is_contiguous() for x in matrices)

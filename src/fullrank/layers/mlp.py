@@ -7,6 +7,7 @@ import itertools
 from torch import Tensor, nn
 
 from fullrank.layers.activation import Activation, make_activation
+from fullrank.layers.linear_relu import linear_relu
 
 
 class MLP(nn.Module):
@@ -42,6 +43,8 @@ class MLP(nn.Module):
             steps.append(nn.Linear(self.width, out_width))
             self.width = out_width
         self.steps = nn.Sequential(*steps)
+        kinds = itertools.pairwise([*map(type, steps), None])
+        self._relu_follows = [pair == (nn.Linear, nn.ReLU) for pair in kinds]
         for module in steps:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)
@@ -49,4 +52,12 @@ class MLP(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.steps(x)
+        steps = zip(self.steps, self._relu_follows, strict=True)
+        for step, relu_follows in steps:
+            if relu_follows and x.dim() == 2:
+                assert isinstance(step, nn.Linear)
+                x = linear_relu(x, step.weight, step.bias)
+                next(steps)
+            else:
+                x = step(x)
+        return x

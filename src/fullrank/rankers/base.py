@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fullrank.data.batch import Batch, Candidates, Requests
 from fullrank.data.inputs import Inputs
@@ -75,11 +76,16 @@ class TaskTowers(nn.Module):
 
     def __init__(self, tasks: tuple[str, ...], width: int, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
-        self.tasks = tasks
+        self.tasks, self.hidden = tasks, hidden
         self.of_task = nn.ModuleList(MLP(width, hidden, 1, dropout) for _ in tasks)
 
-    def forward(self, x_BD: Tensor) -> dict[str, Tensor]:
-        return {task: tower(x_BD).squeeze(-1) for task, tower in zip(self.tasks, self.of_task, strict=True)}
+    def forward(self, *parts_BD: Tensor) -> dict[str, Tensor]:
+        """Of the parts side by side; a tower of one Linear multiplies each by weights of its own instead of copying."""
+        named = zip(self.tasks, self.of_task, strict=True)
+        if len(parts_BD) == 1 or self.hidden:
+            x_BD = torch.cat(parts_BD, dim=1)
+            return {task: tower(x_BD).squeeze(-1) for task, tower in named}
+        return {task: _linear_of_parts(next(tower.children()), parts_BD).squeeze(-1) for task, tower in named}
 
     def names_of_others(self, task: str, prefix: str) -> set[str]:
         """Parameter names, below `prefix`, of every other task's tower."""
@@ -87,6 +93,14 @@ class TaskTowers(nn.Module):
         others = (tower for i, tower in enumerate(self.of_task) if i != own)
         theirs = {id(parameter) for tower in others for parameter in tower.parameters()}
         return {f"{prefix}.{name}" for name, parameter in self.named_parameters() if id(parameter) in theirs}
+
+
+def _linear_of_parts(steps: nn.Module, parts_BD: tuple[Tensor, ...]) -> Tensor:
+    (linear,) = steps.children()
+    assert isinstance(linear, nn.Linear)
+    weights = linear.weight.split([part_BD.shape[1] for part_BD in parts_BD], dim=1)
+    first, *others = (F.linear(part_BD, weight) for part_BD, weight in zip(parts_BD, weights, strict=True))
+    return sum(others, start=first) + linear.bias
 
 
 def by_task(inputs: Inputs, logits_BK: Tensor) -> dict[str, Tensor]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
 
 from fullrank.data.batch import Candidates, Requests
 from fullrank.data.inputs import Inputs
 from fullrank.features.tables import EmbeddingTables
-from fullrank.layers.cross import CrossLayer
+from fullrank.layers.cross import CrossStack
 from fullrank.layers.mlp import MLP
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, check_choice, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront, FieldState
@@ -57,7 +56,7 @@ class DCNv2(Ranker):
         self.config, self.inputs, self.tables = config, inputs, tables
         self.front = FieldFront(inputs, tables, config.embedding.width, "mean")
         flat_width = self.front.num_fields * config.embedding.width
-        self.cross = nn.ModuleList(CrossLayer(flat_width) for _ in range(config.num_cross_layers))
+        self.cross = CrossStack(flat_width, config.num_cross_layers)
         self.mlp = MLP(flat_width, config.hidden, dropout=config.dropout, batch_norm=config.batch_norm)
         width = self.mlp.width + (flat_width if config.structure == "parallel" else 0)
         self.towers = TaskTowers(inputs.task_names, width, hidden=())
@@ -67,13 +66,15 @@ class DCNv2(Ranker):
 
     def score(self, state: FieldState, candidates: Candidates, *, taps: Taps | None = None) -> Output:
         x0_BW = x_BW = tap(taps, "fields", self.front(state, candidates)).flatten(1)
-        for index, layer in enumerate(self.cross):
-            x_BW = tap(taps, f"cross.{index}", layer(x0_BW, x_BW))
+        for index, crossed_BW in enumerate(self.cross(x0_BW)):
+            x_BW = tap(taps, f"cross.{index}", crossed_BW)
         if self.config.structure == "parallel":
-            pooled_BP = torch.cat([x_BW, tap(taps, "mlp", self.mlp(x0_BW))], dim=1)
+            pooled = (x_BW, tap(taps, "mlp", self.mlp(x0_BW)))
         else:
-            pooled_BP = tap(taps, "mlp", self.mlp(x_BW))
-        return Output(self.towers(tap(taps, "pooled", pooled_BP)), {}, taps if taps is not None else {})
+            pooled = (tap(taps, "mlp", self.mlp(x_BW)),)
+        if taps is not None:
+            pooled = (tap(taps, "pooled", torch.cat(pooled, dim=1)),)
+        return Output(self.towers(*pooled), {}, taps if taps is not None else {})
 
     def frozen_for(self, task: str) -> set[str]:
         return self.towers.names_of_others(task, "towers")

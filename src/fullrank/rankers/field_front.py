@@ -126,7 +126,8 @@ class FieldFront(nn.Module):
             for attend, events_EW, offsets in zip(self.attention, state.events_EW, state.offsets, strict=True):
                 pooled_BW = attend(candidate_BFD.flatten(1), events_EW, offsets, request_of_row_B)
                 parts.append(pooled_BW.unflatten(1, (-1, self.width)))
-        return torch.cat(parts, dim=1)
+        parts = [part_BFD for part_BFD in parts if part_BFD.shape[1]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def candidate_fields(self, candidates: Candidates) -> Tensor:
         """The candidate fields alone, `[B, F, D]`: for models that need no vector of the request's fields a row."""

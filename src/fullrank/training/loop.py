@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fullrank.data.batch import Batch, to_device
+from fullrank.kernels.pages import keep_freed_memory
 from fullrank.training.average import DenseAverage
 from fullrank.training.callbacks import Best, Callback, Result, StepReport, TaskMetrics
 from fullrank.training.checkpoint import Position, keep_newest
@@ -98,6 +99,7 @@ def train(
     if getattr(objective, "whole_requests", False) and not getattr(loader, "whole_requests", False):
         raise TrainingError("Expected a loader with whole_requests=True, since the objective compares their rows.")
     check_watched(config, scores if validate is not None else None)
+    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))  # the caller's random state is left alone
         training = _Training(ranker, loader, objective, config, run, validate, scores or {}, callbacks, stack)

@@ -1,44 +1,97 @@
-"""What compiled bodies are made of: Numba without its lock, and operations on whole rows of a table.
+"""What compiled bodies are made of: Numba without its lock, and vectors.
 
-A row operation reads and writes `width` consecutive float32 as one vector, `width` being a constant of the compiled
-function (bodies are made by `functools.cache`d functions of the width). Numba's own loop over the elements cannot know
-that two arrays don't overlap, so it stays scalar: two to four times slower on rows of 16.
+Numba's own loop over elements cannot know that two arrays don't overlap, and it has no bfloat16: what matters here is
+written on vectors instead. `on_vectors` makes of an expression a function that a loop calls on some consecutive
+elements of each of its arrays, their number being a constant of the loop: a whole row of a table (bodies are made by
+`functools.cache`d functions of the width), or `LANES` elements and then one by one.
+
+Arithmetic is float32, every operation rounded (no contraction). A bfloat16 tensor comes as its bits (`elements`); what
+is stored in it is rounded to nearest, ties to even.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils
+from torch import Tensor
 
 compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
 intrinsic: Any = extending.intrinsic(prefer_literal=True)  # of a function that gives (signature, instructions)
+LANES = 16  # float32 of the longest register there is
+
+WORD, HALF, NUMBER = ir.IntType(32), ir.IntType(16), ir.FloatType()
 
 
-def load_row(context: Any, builder: Any, kind: Any, array: Any, place: Any, vector: ir.VectorType) -> Any:
-    """The instructions that read the row of `array` that begins at `place`."""
-    value = builder.load(builder.bitcast(_address(context, builder, kind, array, place), vector.as_pointer()))
-    value.align = 4
-    return value
+def elements(x: Tensor) -> np.ndarray:
+    """A contiguous float32 or bfloat16 tensor, flat, as compiled bodies take it."""
+    x = x.detach().view(-1)
+    return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
-def store_row(context: Any, builder: Any, kind: Any, array: Any, place: Any, value: Any) -> None:
-    """The instructions that write it."""
-    address = _address(context, builder, kind, array, place)
-    builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = 4
+class Vector:
+    """Some float32 inside a compiled function; operations write instructions."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fadd(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fsub(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fmul(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fdiv(self.value, other.value))
+
+    def sqrt(self) -> Vector:
+        kind = ir.FunctionType(self.value.type, [self.value.type])
+        name = f"llvm.sqrt.v{self.value.type.count}f32"
+        root = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return Vector(self.builder, self.builder.call(root, [self.value]))
+
+    def zero_unless_above(self, other: Vector, low: float) -> Vector:
+        """Itself where `other` > `low` or is NaN, elsewhere 0."""
+        floor, zero = (ir.Constant(self.value.type, [number] * self.value.type.count) for number in (low, 0.0))
+        above = self.builder.fcmp_unordered(">", other.value, floor)
+        return Vector(self.builder, self.builder.select(above, self.value, zero))
 
 
-def spread(builder: Any, number: Any, vector: ir.VectorType) -> Any:
-    """The number at every place of a vector."""
-    undefined, word = ir.Constant(vector, ir.Undefined), ir.IntType(32)
-    first = builder.insert_element(undefined, number, word(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(word, vector.count), [0] * vector.count))
+def on_vectors(writes: tuple[int, ...]) -> Callable[[Callable[..., tuple[Vector, ...]]], Any]:
+    """Of `expression(*vectors, *numbers) -> new vectors` a function `(arrays, places, numbers, count)` for compiled
+    code: it reads `count` (a literal) elements of every array from its place on, and writes what the expression gives
+    into the arrays numbered `writes`. All three are tuples; numbers are float32 and reach every element."""
 
+    def make(expression: Callable[..., tuple[Vector, ...]]) -> Any:
+        @intrinsic
+        def function(_: Any, arrays: Any, places: Any, numbers: Any, count: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                vector = ir.VectorType(NUMBER, count.literal_value)
+                addresses = []
+                for at, kind in enumerate(arrays):
+                    data = context.make_array(kind)(context, builder, builder.extract_value(arguments[0], at)).data
+                    addresses.append(builder.gep(data, [builder.extract_value(arguments[1], at)]))
+                values = [_load(builder, *pair, vector) for pair in zip(addresses, arrays, strict=True)]
+                each = [builder.extract_value(arguments[2], at) for at in range(len(numbers))]
+                values += [_spread(builder, number, vector) for number in each]
+                new = expression(*(Vector(builder, value) for value in values))
+                for at, result in zip(writes, new, strict=True):
+                    _store(builder, result.value, addresses[at], arrays[at])
+                return context.get_dummy_value()
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+            return types.void(arrays, places, numbers, count), codegen
+
+        return function
+
+    return make
 
 
 @intrinsic
@@ -46,57 +99,72 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:
     """Ask for the cache line of `array[place]`, which will be read or written soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments)
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]])
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.bitcast(address, byte), word(0), word(3), word(1)])
+        builder.call(function, [builder.bitcast(address, byte), WORD(0), WORD(3), WORD(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
 
 
 @intrinsic
-def copy_row(_: Any, to: Any, i: Any, source: Any, j: Any, width: Any) -> Any:
-    """`to[i : i + width] = source[j : j + width]`."""
-    vector = ir.VectorType(ir.FloatType(), width.literal_value)
+def sum_of_squares(_: Any, array: Any, place: Any, count: Any) -> Any:
+    """The sum of the squares of `array[place : place + count]`, in a fixed order."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        value = load_row(context, builder, kinds[2], arguments[2], arguments[3], vector)
-        store_row(context, builder, kinds[0], arguments[0], arguments[1], value)
-        return context.get_dummy_value()
+        vector = ir.VectorType(NUMBER, count.literal_value)
+        address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]])
+        value = _load(builder, address, array, vector)
+        kind = ir.FunctionType(NUMBER, [NUMBER, vector])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{vector.count}f32")
+        return builder.call(function, [NUMBER(0.0), builder.fmul(value, value)], fastmath=("reassoc",))
 
-    return types.void(to, types.int64, source, types.int64, width), codegen
-
-
-@intrinsic
-def add_row(_: Any, to: Any, i: Any, scale: Any, source: Any, j: Any, width: Any) -> Any:
-    """`to[i : i + width] += scale * source[j : j + width]`; product and sum are rounded each."""
-    vector = ir.VectorType(ir.FloatType(), width.literal_value)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        value = load_row(context, builder, kinds[3], arguments[3], arguments[4], vector)
-        before = load_row(context, builder, kinds[0], arguments[0], arguments[1], vector)
-        after = builder.fadd(before, builder.fmul(spread(builder, arguments[2], vector), value))
-        store_row(context, builder, kinds[0], arguments[0], arguments[1], after)
-        return context.get_dummy_value()
-
-    return types.void(to, types.int64, types.float32, source, types.int64, width), codegen
+    return types.float32(array, types.int64, count), codegen
 
 
-@intrinsic
-def sum_of_squares(_: Any, source: Any, j: Any, width: Any) -> Any:
-    """The sum of the squares of `source[j : j + width]`, by halves (a fixed order)."""
-    vector = ir.VectorType(ir.FloatType(), width.literal_value)
+@on_vectors(writes=(0,))
+def copy_row(to: Vector, source: Vector) -> tuple[Vector, ...]:
+    """to = source."""
+    return (source,)
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = load_row(context, builder, signature.args[0], arguments[0], arguments[1], vector)
-        number = ir.FloatType()
-        kind = ir.FunctionType(number, [number, vector])
-        name = f"llvm.vector.reduce.fadd.v{vector.count}f32"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.call(function, [number(0.0), builder.fmul(value, value)], fastmath=("reassoc",))
 
-    return types.float32(source, types.int64, width), codegen
+@on_vectors(writes=(0,))
+def add_row(to: Vector, source: Vector, scale: Vector) -> tuple[Vector, ...]:
+    """to += scale * source."""
+    return (to + scale * source,)
+
+
+def _load(builder: Any, address: Any, array: Any, vector: ir.VectorType) -> Any:
+    """The instructions that read a vector of an array's elements as float32."""
+    whole = array.dtype == types.float32
+    stored = vector if whole else ir.VectorType(HALF, vector.count)
+    value = builder.load(builder.bitcast(address, stored.as_pointer()))
+    value.align = 4 if whole else 2
+    if whole:
+        return value
+    words = ir.VectorType(WORD, vector.count)
+    shift = ir.Constant(words, [16] * vector.count)
+    return builder.bitcast(builder.shl(builder.zext(value, words), shift), vector)
+
+
+def _store(builder: Any, value: Any, address: Any, array: Any) -> None:
+    """The instructions that write it."""
+    if array.dtype != types.float32:
+        words = ir.VectorType(WORD, value.type.count)
+        sixteen, one, half, nan = (ir.Constant(words, [n] * words.count) for n in (16, 1, 0x7FFF, 0x7FC0))
+        bits = builder.bitcast(value, words)
+        last = builder.and_(builder.lshr(bits, sixteen), one)
+        rounded = builder.lshr(builder.add(bits, builder.add(last, half)), sixteen)
+        is_nan = builder.fcmp_unordered("uno", value, value)  # which rounding would make an infinity, or a zero
+        value = builder.trunc(builder.select(is_nan, nan, rounded), ir.VectorType(HALF, words.count))
+    store = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
+    store.align = 4 if array.dtype == types.float32 else 2
+
+
+def _spread(builder: Any, number: Any, vector: ir.VectorType) -> Any:
+    """The number at every place of a vector."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, number, WORD(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(WORD, vector.count), [0] * vector.count))

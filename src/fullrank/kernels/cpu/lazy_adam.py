@@ -6,12 +6,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 from torch import Tensor
 
-from fullrank.kernels.cpu.compiled import compiled, intrinsic, load_row, prefetch, spread, store_row
+from fullrank.kernels.cpu.compiled import Vector, compiled, on_vectors, prefetch
 from fullrank.kernels.parts import even_cuts, in_parts
 
 AHEAD = 16  # rows between asking for one and writing it
@@ -56,35 +53,28 @@ def _body(width: int) -> Any:
             prefetch(mean, ahead)
             prefetch(square, ahead)
             factor = shrunk[u] if len(shrunk) > 1 else shrunk[0]
-            _adam_row(weight, mean, square, rows[u] * width, grads, u * width, factor, constants, width)
+            row = rows[u] * width
+            _adam((weight, mean, square, grads), (row, row, row, u * width), (*constants, factor), width)
 
     return body
 
 
-@intrinsic
-def _adam_row(
-    _: Any, weight: Any, mean: Any, square: Any, i: Any, grads: Any, j: Any, factor: Any, constants: Any, width: Any
-) -> Any:
-    """Lazy Adam of the row at `i` with the gradient at `j`; `constants` as in `lazy_adam_on_cpu`."""
-    vector = ir.VectorType(ir.FloatType(), width.literal_value)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        fresh1, beta2, fresh2, rate, inverse_bias, eps, scale = (
-            spread(builder, builder.extract_value(arguments[7], at), vector) for at in range(7)
-        )
-        w, m, v = (load_row(context, builder, kinds[at], arguments[at], arguments[3], vector) for at in range(3))
-        g = builder.fmul(scale, load_row(context, builder, kinds[4], arguments[4], arguments[5], vector))
-        m = builder.fadd(m, builder.fmul(fresh1, builder.fsub(g, m)))
-        v = builder.fadd(builder.fmul(v, beta2), builder.fmul(builder.fmul(fresh2, g), g))
-        kind = ir.FunctionType(vector, [vector])
-        root = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{vector.count}f32")
-        below = builder.fadd(builder.fmul(builder.call(root, [v]), inverse_bias), eps)
-        w = builder.fmul(w, spread(builder, arguments[6], vector))
-        w = builder.fsub(w, builder.fdiv(builder.fmul(rate, m), below))
-        for at, value in enumerate((w, m, v)):
-            store_row(context, builder, kinds[at], arguments[at], arguments[3], value)
-        return context.get_dummy_value()
-
-    kinds = (weight, mean, square, types.int64, grads, types.int64, types.float32, constants, width)
-    return types.void(*kinds), codegen
+@on_vectors(writes=(0, 1, 2))
+def _adam(
+    w: Vector,
+    m: Vector,
+    v: Vector,
+    g: Vector,
+    fresh1: Vector,
+    beta2: Vector,
+    fresh2: Vector,
+    rate: Vector,
+    inverse_bias: Vector,
+    eps: Vector,
+    scale: Vector,
+    factor: Vector,
+) -> tuple[Vector, ...]:
+    g = scale * g
+    m = m + fresh1 * (g - m)
+    v = v * beta2 + fresh2 * g * g
+    return w * factor - rate * m / (v.sqrt() * inverse_bias + eps), m, v

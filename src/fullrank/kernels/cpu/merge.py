@@ -126,6 +126,7 @@ def _sums(width: int, has_sources: bool) -> Any:
         place = np.searchsorted(dropped, np.int64(key[low] >> np.uint64(32))) if low < high else 0
         before = np.int64(-1)
         drop = False
+        one = np.float32(1)
         for i in range(low, high):
             ahead = np.int64(key[min(i + AHEAD, high - 1)] & mask)
             source = np.int64(key[i] & mask)
@@ -141,8 +142,8 @@ def _sums(width: int, has_sources: bool) -> Any:
                 if not drop:
                     u += 1
                     rows[u] = row
-                    copy_row(values, u * width, grads, source * width, width)
+                    copy_row((values, grads), (u * width, source * width), (), width)
             elif not drop:
-                add_row(values, u * width, np.float32(1), grads, source * width, width)
+                add_row((values, grads), (u * width, source * width), (one,), width)
 
     return body

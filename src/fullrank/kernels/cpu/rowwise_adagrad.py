@@ -43,6 +43,7 @@ def _body(width: int) -> Any:
             row = rows[u]
             learned = acc[row] + square_scale * sum_of_squares(grads, u * width, width)
             acc[row] = learned
-            add_row(weight, row * width, -rate / (np.sqrt(learned) + eps), grads, u * width, width)
+            scale = -rate / (np.sqrt(learned) + eps)
+            add_row((weight, grads), (row * width, u * width), (scale,), width)
 
     return body
