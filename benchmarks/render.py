@@ -1,4 +1,5 @@
-"""Make docs/results.md of benchmarks/results/*.json. A test re-renders it and fails where the page says otherwise."""
+"""Make docs/results.md of benchmarks/results/*.json, and docs/performance.md of those in its folder `performance`. A
+test re-renders them and fails where a page says otherwise."""
 
 from __future__ import annotations
 
@@ -13,6 +14,105 @@ HEAD = """# Results
 Every number here was printed by the command above its table and is stored in `benchmarks/results/`. Repeat one with
 `python benchmarks/record.py LABEL --threshold … -- COMMAND`; `python benchmarks/render.py` makes this page.
 """
+
+PERFORMANCE = ROOT / "benchmarks" / "results" / "performance"
+PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
+PERFORMANCE_HEAD = """# Performance
+
+`fullrank bench` remakes this page on a machine of yours; every number is stored in `benchmarks/results/performance/`,
+with the least and the most of its runs, versions and command. Contenders are processes of their own that do some steps
+in turns. Numbers are medians, with the least and the most in brackets. `ratio` is that of medians and is held against
+the target; `of the best` is that of the fastest steps, which other work on the machine changes least. A target that is
+missed stays as it is.
+"""
+ABOUT = {
+    "table_step": """The table step alone: from the gradients of 26 × 4096 look-ups to updated rows of 5.2 M × 16 in
+float32. Ours is row-wise Adagrad (backward, merge, apply). Theirs: fbgemm's fused exact row-wise Adagrad (its backward;
+its look-up apart), and one `nn.Embedding(sparse=True)` with `SparseAdam` or sparse `Adagrad` (backward and step).
+Counted bytes: ids and gradients read once, touched rows and their state read and written once.""",
+    "dcnv2_training": """Whole steps of DCNv2: 39 categorical features of width 16, three full-rank cross layers beside
+an MLP of 400 × 3, batches of 4096 rows in memory, Zipf 1.05 ids. *By hand* is plain torch with one table and the
+fastest of its table optimizers in that dtype, found by a look at all of them; *fbgemm* is the same above fused row-wise
+Adagrad; *fuxictr* and *torch-rechub* are their own layers in float32 with their own optimizer, **dense Adam** over
+every row of every table, which is why their steps cost more with more rows. Ours touches rows of the batch alone.""",
+    "table_growth": """The same step of ours as its tables grow; the target is a ratio of times.""",
+    "curves": """The same step at other sizes: 5 M rows, batch 4096, 39 features, width 16 but for what changes. *By
+hand*: plain torch with sparse Adagrad. Memory is the peak of a process that trains in both dtypes.""",
+}
+
+
+def performance(folder: Path = PERFORMANCE) -> str:
+    """The page of performance, as it should be."""
+    parts = [PERFORMANCE_HEAD]
+    for name, about in ABOUT.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        parts += [f"## {name}", about]
+        if stored["figures"]:
+            parts += [figures_table(stored["figures"]), _measured_on(stored["figures"])]
+        for key, found in stored.items():
+            if key.startswith("look at"):
+                parts += [
+                    f"By hand, a {key}, rows/s:",
+                    _table([{"optimizer": k, "rows/s": v} for k, v in found.items()]),
+                ]
+            elif key.startswith("profile of"):
+                for dtype, operations in found.items():
+                    parts += [f"Where the time of our step goes, {dtype}, {key[11:]} (torch's profiler):"]
+                    parts += [_table(operations)]
+            elif name == "curves" and key not in ("label", "figures"):
+                parts.append(f"![Time and memory by {key}](figures/dcnv2_by_{key}.svg)")
+    return "\n\n".join(parts).rstrip() + "\n"
+
+
+def figures_table(figures: list[dict[str, Any]]) -> str:
+    """Figures (see `performance/measured.py`) as a table."""
+    return _table(
+        [
+            {
+                "figure": figure["label"] + (f" ({figure['note']})" if figure["note"] else ""),
+                "unit": figure["unit"],
+                "ours": _spread(figure["runs"]["ours"]),
+                "theirs": _spread(figure["runs"]["theirs"]),
+                "ratio": figure["ratio"],
+                "of the best": figure["ratio_of_best"],
+                "target": figure["threshold"],
+                "met": figure["ok"],
+            }
+            for figure in figures
+        ]
+    )
+
+
+def _spread(run: dict[str, Any]) -> str:
+    if run["n"] == 1:
+        return _cell(run["median"])
+    return f"{_number(run['median'])} [{_number(run['low'])} – {_number(run['high'])}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def _measured_on(figures: list[dict[str, Any]]) -> str:
+    """A line a command: what, where, when."""
+    lines = []
+    for figure in figures:
+        on = figure["machine"]
+        versions = ", ".join(f"{name} {version}" for name, version in figure["versions"].items() if name != "optimizer")
+        lines.append(
+            f"* `{figure['command']}`: {figure['date']}, commit {figure['commit']}; {on['cpu']}, {on['threads']} "
+            f"threads on {on['cores']} cores, {on['memory_gib']} GiB, huge pages {on['huge_pages']}; before, the load "
+            f"was {on['load']}, and meanwhile others took up to {_others(figure):.0%} of the cores; "
+            f"Python {on['python']}; {versions}; n = {figure['runs']['ours']['n']}"
+        )
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _others(figure: dict[str, Any]) -> float:
+    return max(run["others"] or 0 for run in figure["runs"].values())
 
 
 def rendered(folder: Path = ROOT / "benchmarks" / "results") -> str:
@@ -48,3 +148,4 @@ def _cell(value: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(rendered(), encoding="utf-8")
+    PERFORMANCE_PAGE.write_text(performance(), encoding="utf-8")

@@ -40,6 +40,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("probabilities of rows in the log's own columns by a run", "predict"),
     "recommend": Verb("the best items for a user by a run", "recommend"),
     "explain": Verb("how a run's answer changes when something is hidden from it", "explain"),
+    "bench": Verb("time this machine beside what others use; needs a checkout", "bench"),
     "doctor": Verb("versions, the machine, and whether data and runs are whole", "doctor"),
     "forget": Verb("remove a user's rows, history and key from prepared data", "forget"),
     "data get": Verb("obtain a public data set", "data_get"),

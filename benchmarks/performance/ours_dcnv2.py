@@ -1,0 +1,90 @@
+"""Our DCNv2, trained as `training/loop.py` does: `Ranker`, objective and `RankerOptimizer` on batches in memory.
+
+Every field is the candidate's, as in our reader of Criteo, and each row its own request.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import torch
+from worker import Mode, Work, serve, work
+
+import fullrank
+from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
+from fullrank.data.inputs import Field, Inputs, TaskInput
+from fullrank.rankers import DCNv2
+from fullrank.rankers.field_front import EmbeddingConfig
+from fullrank.training.config import TrainConfig
+from fullrank.training.objectives import ObjectiveConfig
+from fullrank.training.optimizers import RankerOptimizer
+
+
+def main() -> None:
+    given = work()
+    sizes = given.sizes
+    spaces = [f"c{place}" for place in range(sizes["features"])]
+    inputs = Inputs(
+        request=(),
+        candidate=tuple(Field(name=space, kind="categorical", key_space=space, of="pair") for space in spaces),
+        histories=(),
+        tasks=(TaskInput(name="click"),),
+    )
+    config = DCNv2.Config(
+        embedding=EmbeddingConfig(width=sizes["width"], init_std=sizes["init_std"]),
+        structure="parallel",
+        num_cross_layers=sizes["cross_layers"],
+        hidden=tuple(sizes["hidden"]),
+    )
+    ranker = config.build(inputs, {space: sizes["rows_of_a_feature"] for space in spaces}, seed=0).train()
+    optimizer = RankerOptimizer(ranker, TrainConfig(batch_size=sizes["batch"], lr=sizes["lr"]))
+    objective = ObjectiveConfig().build(inputs.tasks)
+    modes = {}
+    for kind in given.ids_SBF:
+        made = batches(given, kind)
+        for dtype in ("fp32", "bf16"):
+            modes[f"{dtype}, {kind}"] = Mode(stepper(ranker, optimizer, objective, cycle(made), dtype == "bf16"))
+    serve(modes, fullrank=fullrank.__version__)
+
+
+def batches(given: Work, kind: str) -> list[Batch]:
+    rows = given.sizes["batch"]
+    one_B, none = torch.ones(rows), torch.empty(rows, 0)
+    requests = Requests(
+        features=FeatureBlock(none.long(), none),
+        histories=(),
+        user_R=torch.zeros(rows, dtype=torch.int64),
+        time_R=torch.zeros(rows, dtype=torch.int64),
+    )
+    return [
+        Batch(
+            requests,
+            Candidates(FeatureBlock(ids_BF.contiguous(), none), torch.arange(rows)),
+            Labels(
+                values_BK=label_B[:, None],
+                known_BK=torch.ones(rows, 1, dtype=torch.bool),
+                weight_B=one_B,
+                sample_rate_B=one_B,
+                propensity_B=one_B,
+            ),
+        )
+        for ids_BF, label_B in zip(given.ids_SBF[kind], given.labels_SB, strict=True)
+    ]
+
+
+def stepper(ranker, optimizer, objective, following, bf16: bool):
+    def step() -> None:
+        batch = next(following)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            output = ranker(batch)
+        stacked = torch.stack(list(objective(output, batch).values()))
+        stacked.tolist()  # the loop looks whether they are finite
+        stacked.sum().backward()
+        optimizer.collect()
+        optimizer.apply(None)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
