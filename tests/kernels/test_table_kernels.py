@@ -219,8 +219,9 @@ def test_updates(step: Step, width: int, num: int, scale: float, threads: int, s
     with bodies("reference"):
         expected = updated(step, before, rows_U, grad_UD, scale)
     others = torch.ones(ROWS, dtype=torch.bool).index_fill_(0, rows_U, False)
+    atol = 1e-5 if step is ftrl_step else 1e-6  # its z is a difference of numbers of up to 50
     for one, other, old in zip(got, expected, before, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=atol, equal_nan=True)
         assert torch.equal(one[others], old[others])
 
 
