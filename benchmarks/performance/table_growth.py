@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="seconds; the figures mean nothing")
     options = parser.parse_args()
-    asked = [1_000, 2_000] if options.quick else options.rows
+    asked = [5_000, 20_000] if options.quick else options.rows
     every = [rows_in_all(rows) for rows in sorted(asked)]
     every = [sizes.quick() for sizes in every] if options.quick else every
     turns = Turns(rounds=1, steps=1, warm=0) if options.quick else Turns(rounds=5)
