@@ -68,17 +68,19 @@ class _Stack(Function):
         saved = ctx.saved_tensors
         xs, products, weights = saved[:num_layers], saved[num_layers : 2 * num_layers], saved[2 * num_layers :]
         grad_x0_BD = grad_BD = None
+        is_ours = False  # what comes from outside may be read by others
         of_parameters: list[Tensor | None] = []
         for layer in reversed(range(num_layers)):
             own_BD = grads[layer]
             if own_BD is not None:
-                grad_BD = own_BD.contiguous() if grad_BD is None else grad_BD + own_BD
+                grad_BD = own_BD.contiguous() if grad_BD is None else grad_BD.add_(own_BD)
             if grad_BD is None:
                 of_parameters += [None, None]
                 continue
             grad_p_BD, grad_x0_BD, grad_bias_D = cross_backward(grad_BD, xs[0], products[layer], grad_x0_BD)
             of_parameters += [grad_bias_D, grad_p_BD.t() @ xs[layer]]
-            grad_BD = torch.addmm(grad_BD, grad_p_BD, weights[layer])
+            addmm = grad_BD.addmm_ if is_ours else grad_BD.addmm
+            grad_BD, is_ours = addmm(grad_p_BD, weights[layer]), True
         if grad_BD is not None and grad_x0_BD is not None:
             grad_x0_BD += grad_BD
         return grad_x0_BD, None, *reversed(of_parameters)
