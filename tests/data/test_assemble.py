@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fullrank.data.assemble import assemble, pack, take
+from fullrank.data.assemble import assemble, take
 from fullrank.data.columns import NEVER, EncodedBlock, Ragged
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
+from fullrank.data.pack import Unpacked, pack
 
 SECOND = 1_000_000
 ITEM = Field(name="item", kind="categorical", key_space="item")
@@ -193,9 +194,9 @@ def test_views_are_laid_over_every_id_of_their_key_space() -> None:
 
 
 def test_requests_come_in_order_of_their_first_row_and_once() -> None:
-    packed = pack(block(), INPUTS, views={}, as_of=8 * SECOND, windows={})
+    packed = pack([Unpacked(block())], INPUTS, views={}, as_of=8 * SECOND, windows={})
     index = np.array([4, 2, 3, 0])
-    batch = take(packed, index, INPUTS, sources=((store(),),), items=Catalogue(), views={})
+    batch = take(packed.take(index), INPUTS, sources=((store(),),), items=Catalogue(), views={})
     assert batch.requests.features.ids_nF.tolist() == [[7], [6], [5]]
     assert batch.candidates.request_of_row_B.tolist() == [0, 1, 0, 2]
     assert batch.candidates.features.ids_nF[:, 0].tolist() == [15, 13, 14, 11]
@@ -206,8 +207,8 @@ def test_requests_come_in_order_of_their_first_row_and_once() -> None:
 
 
 def test_no_rows_at_all_make_a_batch_of_nothing() -> None:
-    packed = pack(block(), INPUTS, views={}, as_of=0, windows={})
-    batch = take(packed, np.empty(0, np.int64), INPUTS, sources=((store(),),), items=Catalogue(), views={})
+    packed = pack([Unpacked(block())], INPUTS, views={}, as_of=0, windows={})
+    batch = take(packed.take(np.empty(0, np.int64)), INPUTS, sources=((store(),),), items=Catalogue(), views={})
     assert batch.num_rows == 0 and batch.requests.num_requests == 0
     assert batch.requests.histories[0].num_events == 0 and batch.requests.histories[0].offsets.tolist() == [0]
     assert batch.requests.features.vectors_nD[0].shape == (0, 2)
@@ -216,12 +217,11 @@ def test_no_rows_at_all_make_a_batch_of_nothing() -> None:
 @pytest.mark.parametrize("index", [[0, 1, 2, 3, 4], [4, 0, 2], [2], [3, 0]])
 def test_requests_may_read_from_several_stores(index: list[int]) -> None:
     """Requests 0 and 2 read another store than request 1: as if each were alone."""
-    packed = pack(block(), INPUTS, views={}, as_of=0, windows={})
-    packed.store_R[:] = [1, 0, 1]
-    packed.spans[0].end_R[:] = [2, 3, 5]
-    packed.spans[0].length_R[:] = [2, 1, 3]
+    packed = pack([Unpacked(block())], INPUTS, views={}, as_of=0, windows={})
+    for name, values in (("store", [1, 0, 1]), ("end0", [2, 3, 5]), ("length0", [2, 1, 3])):
+        packed.requests.records_n[name][:, 0] = values
     stores = ((store(), store(shift=3)),)
-    batch = take(packed, np.array(index), INPUTS, sources=stores, items=Catalogue(), views={})
+    batch = take(packed.take(np.array(index)), INPUTS, sources=stores, items=Catalogue(), views={})
     expected = {0: [4, 5], 1: [7], 2: [7, 8]}
     requests = list(dict.fromkeys([0, 0, 1, 2, 2][row] for row in index))
     (history,) = batch.requests.histories

@@ -70,7 +70,7 @@ def pasts(data: PreparedData, partition: int) -> dict[int, list[dict[str, Any]]]
     for ref in data.blocks("train", (partition,)):
         impressions = array(data.read_all(ref).rows, "@impression")
         loader = Loader(data, inputs, "train", batch_size=1)
-        batch = loader._take(loader._pack(ref), np.arange(ref.num_rows))
+        batch = loader._take(loader._pack([ref]))
         history = batch.requests.histories[0]
         events, offsets = keys(history.events, data), history.offsets.tolist()
         for impression, r in zip(impressions.tolist(), batch.candidates.request_of_row_B.tolist(), strict=True):

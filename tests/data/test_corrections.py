@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from small_log import DAY, SCHEMA, Memory, rows
 
-from fullrank.data.assemble import pack
 from fullrank.data.columns import DataError, array
 from fullrank.data.corrections import CorrectionReport, append_labels
 from fullrank.data.inputs import Inputs
 from fullrank.data.keys import code_of_key
 from fullrank.data.manifest import MANIFEST
+from fullrank.data.pack import Unpacked, pack
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import Budget, prepare
 from fullrank.data.splits import ByTime
@@ -100,8 +100,9 @@ def test_a_late_label_counts_from_its_time_on(out: Path) -> None:
 
     def positives(data: PreparedData) -> int:
         blocks = (data.read(ref, inputs) for ref in data.blocks("train"))
-        packed = (pack(b, inputs, views={}, as_of=data.as_of, windows=data.windows) for b in blocks)
-        return sum(int(part.values_BK[:, inputs.task_names.index("bought")].sum()) for part in packed)
+        packed = (pack([Unpacked(b)], inputs, views={}, as_of=data.as_of, windows=data.windows) for b in blocks)
+        bought = inputs.task_names.index("bought")
+        return sum(int(part.rows.matrix("values", np.float32)[:, bought].sum()) for part in packed)
 
     early, then = PreparedData.open(out), PreparedData.open(out)
     assert early.as_of == LATER * SECOND - 1

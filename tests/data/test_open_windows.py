@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullrank.data.assemble import pack
 from fullrank.data.columns import NEVER, EncodedBlock
 from fullrank.data.inputs import Inputs, TaskInput
+from fullrank.data.pack import Unpacked, pack
 
 INPUTS = Inputs(request=(), candidate=(), histories=(), tasks=(TaskInput(name="buy"),))
 WINDOW = 100
@@ -21,9 +21,10 @@ def _known(time: list[int], label: list[float], known_at: list[int], as_of: int,
         "@known_at.buy": np.array(known_at, dtype=np.int64),
     }
     block = EncodedBlock({"@time": rows["@time"]}, rows, n, n)
-    packed = pack(block, INPUTS, views={}, as_of=as_of, windows={"buy": window} if window else {})
-    assert packed.values_BK[~packed.known_BK].tolist() == [0.0] * int((~packed.known_BK).sum())
-    return packed.known_BK[:, 0].tolist()
+    rows = pack([Unpacked(block)], INPUTS, views={}, as_of=as_of, windows={"buy": window} if window else {}).rows
+    values_BK, known_BK = rows.matrix("values", np.float32), rows.matrix("known", np.bool_)
+    assert values_BK[~known_BK].tolist() == [0.0] * int((~known_BK).sum())
+    return known_BK[:, 0].tolist()
 
 
 def test_an_early_positive_waits_with_the_negatives_of_its_time():

@@ -63,7 +63,7 @@ def rows_of(data: PreparedData, index: np.ndarray, inputs: Inputs, split: str = 
     """Some rows of a split that is one block, without labels."""
     loader = Loader(data, inputs, split, batch_size=1)
     (block,) = data.blocks(split)
-    return replace(loader._take(loader._pack(block), index), labels=None)
+    return replace(loader._take(loader._pack([block]).take(index)), labels=None)
 
 
 def differences(left: Any, right: Any, place: str = "batch") -> list[str]:

@@ -30,6 +30,11 @@ class Ragged:
         positions, offsets = span_positions(self.offsets[index], self.offsets[index + 1])
         return Ragged(self.values[positions], offsets)
 
+    def cut(self, first: int, last: int) -> Ragged:
+        """The owners `first` to `last - 1`, values not copied (like `array[first:last]`)."""
+        offsets = self.offsets[first : last + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
 
 def span_positions(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The positions `start[i] .. end[i] - 1` of every span one after another, and the offsets between spans."""

@@ -1,9 +1,18 @@
 """Prepared data → batches: every row of an epoch exactly once, in an order that (seed, epoch) alone decide.
 
 Blocks (~64 k rows) are visited in a random order, `window_blocks` at a time; whole requests are shuffled inside such a
-window. A row can therefore meet any row of its window, and windows are drawn from the whole split: memory stays at
-`window_blocks` blocks however long the log. A position is the number of rows consumed, so an epoch can be taken up at
-any batch without visiting what came before.
+window. A row can therefore meet any row of its window, and windows are drawn from the whole split. A position is the
+number of rows consumed, so an epoch can be taken up at any batch without visiting what came before.
+
+A window is packed in the order of its visits (`pack.py`), the next one while it is read, and a few batches are made
+before they are asked for, by threads that end with the iterator, also where it is closed or dropped early. Memory is
+that of two windows, packed: for 39 categories some 200 MB, however long the log. What is made does not depend on when:
+the bits are those of one thread.
+
+How well it shuffles (`benchmarks/loader.py` measures it). A row moves as far from its place in the log as in a shuffle
+of all rows, a third of the log on average, because windows are drawn from everywhere. But a batch has rows of
+`window_blocks` blocks alone: two of its rows are of one block, so near in the log, with chance 1 / window_blocks, where
+a shuffle of all rows has 1 / blocks; and it takes a window's worth of batches until others are met.
 
 When not to use it: `shuffle=False` for anything but evaluation and progressive training in time order, because a log
 is ordered by day and hour and gradients would follow them.
@@ -12,20 +21,27 @@ is ordered by day and hour and gradients would follow them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullrank.data.assemble import Packed, pack, take
-from fullrank.data.columns import Ragged, span_positions
+from fullrank.data.ahead import ahead
+from fullrank.data.assemble import take
 from fullrank.data.inputs import Inputs
 from fullrank.data.newly_known import NewlyKnown
+from fullrank.data.pack import Order, Unpacked, pack, visiting_order
+from fullrank.data.packed import Packed, join
 
 if TYPE_CHECKING:
     from fullrank.data.batch import Batch
     from fullrank.data.partitions import BlockRef, DataState, PreparedData
+
+THREADS = 2  # that make batches, beside the one that packs windows
+BATCHES_AHEAD = 4
 
 
 class Loader:
@@ -80,47 +96,46 @@ class Loader:
     def epoch(self, epoch: int, start_row: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from row `start_row` of its order on: a multiple of `batch_size`, or with
         `whole_requests` the rows of some number of its first batches."""
-        if self.whole_requests:
-            yield from self._epoch_of_requests(epoch, start_row)
-            return
-        if start_row % self.batch_size:
+        if not self.whole_requests and start_row % self.batch_size:
             raise ValueError(f"start_row must be a multiple of batch_size {self.batch_size}, got {start_row}.")
-        before, rest = 0, None
-        for number, window in enumerate(self._windows(epoch)):
-            rows = sum(self._rows_of[block] for block in window)
-            if before + rows <= start_row:
-                before += rows
-                continue
-            packed = _join([self._pack(block) for block in window])
-            order = self._order(packed, epoch, number)[max(start_row - before, 0) :]
-            before += rows
-            if rest is not None:  # rows left over from the window before come first
-                packed, order = _join([rest, packed]), np.concatenate(
-                    [np.arange(len(rest.request_of_row)), order + len(rest.request_of_row)]
-                )
-            whole = len(order) if before == self.num_rows else len(order) // self.batch_size * self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield self._take(packed, order[start : min(start + self.batch_size, whole)])
-            rest = _rows(packed, order[whole:]) if whole < len(order) else None
+        _ = self.data.views, self.data.items  # what is read when first asked for is not asked for by two threads
+        with (
+            ThreadPoolExecutor(1, "loader-window") as packer,
+            ThreadPoolExecutor(THREADS, "loader-batch") as taker,
+            closing(ahead(packer, self._packed_window, self._windows_from(epoch, start_row), depth=1)) as windows,
+        ):
+            pieces = (self._whole if self.whole_requests else self._even)(windows, start_row)
+            yield from ahead(taker, self._batch, pieces, depth=BATCHES_AHEAD)
 
-    def _epoch_of_requests(self, epoch: int, start_row: int) -> Iterator[Batch]:
-        """A window's batches depend on that window alone: no rest is carried over, so a position inside it is found
-        again by cutting it again."""
-        before = 0
-        for number, window in enumerate(self._windows(epoch)):
-            rows = sum(self._rows_of[block] for block in window)
-            if before + rows > start_row:
-                packed = _join([self._pack(block) for block in window])
-                first, last = self._spans(packed, epoch, number)
-                order = span_positions(first, last)[0]
-                cuts = _cuts(last - first, self.batch_size)
-                begin = int(np.searchsorted(cuts, max(start_row - before, 0)))
-                if before + cuts[begin] != max(start_row, before):
-                    near = before + cuts[begin - 1 : begin + 1]
-                    raise ValueError(f"start_row must be where a batch ends, near it {near.tolist()}, got {start_row}.")
-                for start, end in itertools.pairwise(cuts[begin:].tolist()):
-                    yield self._take(packed, order[start:end])
-            before += rows
+    def _even(self, windows: Iterable[_Window], start_row: int) -> Iterator[list[_Piece]]:
+        """What each batch is made of: the rest of one window comes together with the first rows of the next."""
+        pieces: list[_Piece] = []
+        missing = self.batch_size
+        for window in windows:
+            at, rows = max(start_row - window.before, 0), window.packed.num_rows
+            while at < rows:
+                end = min(at + missing, rows)
+                pieces.append((window.packed, at, end))
+                missing -= end - at
+                at = end
+                if not missing:
+                    yield pieces
+                    pieces, missing = [], self.batch_size
+        if pieces:
+            yield pieces
+
+    def _whole(self, windows: Iterable[_Window], start_row: int) -> Iterator[list[_Piece]]:
+        """The same of whole requests. A window's batches depend on that window alone: no rest is carried over, so a
+        position inside it is found again by cutting it again."""
+        for window in windows:
+            cuts = _cuts(np.bincount(window.packed.request_of_row), self.batch_size)
+            start = max(start_row - window.before, 0)
+            begin = int(np.searchsorted(cuts, start))
+            if cuts[begin] != start:
+                near = window.before + cuts[begin - 1 : begin + 1]
+                raise ValueError(f"start_row must be where a batch ends, near it {near.tolist()}, got {start_row}.")
+            for first, last in itertools.pairwise(cuts[begin:].tolist()):
+                yield [(window.packed, first, last)]
 
     def _windows(self, epoch: int) -> list[list[BlockRef]]:
         blocks = self._blocks
@@ -129,41 +144,68 @@ class Loader:
         size = self.window_blocks if self.shuffle else 1
         return [blocks[start : start + size] for start in range(0, len(blocks), size)]
 
+    def _windows_from(self, epoch: int, start_row: int) -> Iterator[_WindowRef]:
+        before = 0
+        for number, blocks in enumerate(self._windows(epoch)):
+            rows = sum(self._rows_of[block] for block in blocks)
+            if before + rows > start_row:
+                yield _WindowRef(epoch, number, before, blocks)
+            before += rows
+
     def _random(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, epoch, stream]))
 
-    def _order(self, packed: Packed, epoch: int, window: int) -> np.ndarray:
-        """Rows of a window in the order they are visited: whole requests, shuffled."""
-        if not self.shuffle:
-            return np.arange(len(packed.request_of_row))
-        return span_positions(*self._spans(packed, epoch, window))[0]
+    def _packed_window(self, window: _WindowRef) -> _Window:
+        random = self._random(window.epoch, window.number + 1) if self.shuffle else None
+        return _Window(window.before, self._pack(window.blocks, random))
 
-    def _spans(self, packed: Packed, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """First row and row after the last of a window's requests, in the order they are visited."""
-        requests = np.arange(len(packed.time_R))
-        if self.shuffle:
-            requests = self._random(epoch, window + 1).permutation(len(packed.time_R))
-        end = np.bincount(packed.request_of_row, minlength=len(packed.time_R)).cumsum()  # rows stand by request
-        return np.concatenate([[0], end[:-1]])[requests], end[requests]
+    def _pack(self, blocks: list[BlockRef], random: np.random.Generator | None = None) -> Packed:
+        data, newly = self.data, self._newly
 
-    def _pack(self, block: BlockRef) -> Packed:
-        encoded = self.data.read(block, self.inputs)
-        data = self.data
-        packed = pack(
-            encoded,
-            self.inputs,
-            views=data.views,
-            as_of=data.as_of,
-            windows=data.windows,
-            store=block.partition,
-            since_BK=self._newly.before(block) if self._newly else None,
+        def arrange(request_of_row: np.ndarray, num_requests: int, known_BK: np.ndarray) -> Order | None:
+            kept = np.flatnonzero(known_BK.any(axis=1)) if newly else None
+            return visiting_order(request_of_row, num_requests, kept=kept, random=random)
+
+        unpacked = [
+            Unpacked(data.read(block, self.inputs), block.partition, newly.before(block) if newly else None)
+            for block in blocks
+        ]
+        return pack(
+            unpacked, self.inputs, views=data.views, as_of=data.as_of, windows=data.windows, arrange=arrange
         )
-        return _rows(packed, np.flatnonzero(packed.known_BK.any(axis=1))) if self._newly else packed
 
-    def _take(self, packed: Packed, index: np.ndarray) -> Batch:
-        return take(
-            packed, index, self.inputs, sources=self._sources, items=self.data.items, views=self.data.views
-        )
+    def _batch(self, pieces: list[_Piece]) -> Batch:
+        parts = [packed.cut(first, last) for packed, first, last in pieces]
+        # Rows that wait for the next window stand by their requests' numbers: they always have, and a run that is
+        # resumed meets the order it began with.
+        return self._take(join([*(_by_number(part) for part in parts[:-1]), parts[-1]]))
+
+    def _take(self, packed: Packed) -> Batch:
+        return take(packed, self.inputs, sources=self._sources, items=self.data.items, views=self.data.views)
+
+
+@dataclass(frozen=True)
+class _WindowRef:
+    """Window `number` of an epoch: blocks that are packed together, and the rows that are visited before them."""
+
+    epoch: int
+    number: int
+    before: int
+    blocks: list[BlockRef]
+
+
+@dataclass(frozen=True)
+class _Window:
+    before: int
+    packed: Packed
+
+
+_Piece = tuple[Packed, int, int]  # of a window: first row, row after the last
+
+
+def _by_number(part: Packed) -> Packed:
+    number_R = part.requests.column("number", 0, np.int32)
+    return part.take(np.argsort(number_R[part.request_of_row], kind="stable"))
 
 
 def _cuts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
@@ -176,47 +218,3 @@ def _cuts(sizes: np.ndarray, batch_size: int) -> np.ndarray:
         larger = np.searchsorted(ends, cuts[-1], side="right")  # the next request
         cuts.append(int(ends[max(fits, larger)]))
     return np.array(cuts)
-
-
-def _rows(packed: Packed, index: np.ndarray) -> Packed:
-    """The rows `index` and only the requests they need; request numbers stay ascending by first row."""
-    requests, request_of_row = np.unique(packed.request_of_row[index], return_inverse=True)
-    order = np.argsort(request_of_row, kind="stable")  # `index` holds whole requests or one cut one: already grouped
-    return Packed(
-        request=packed.request.take(requests),
-        candidate=packed.candidate.take(index[order]),
-        request_of_row=request_of_row[order],
-        user_R=packed.user_R[requests],
-        time_R=packed.time_R[requests],
-        spans=tuple(replace(s, end_R=s.end_R[requests], length_R=s.length_R[requests]) for s in packed.spans),
-        store_R=packed.store_R[requests],
-        values_BK=packed.values_BK[index[order]],
-        known_BK=packed.known_BK[index[order]],
-        extra=tuple(column[index[order]] for column in packed.extra),
-    )
-
-
-def _join(parts: list[Packed]) -> Packed:
-    """Several packed blocks as one: rows and requests of each after those of the one before."""
-    if len(parts) == 1:
-        return parts[0]
-    joined = {f.name: _concatenate([getattr(part, f.name) for part in parts]) for f in fields(Packed)}
-    shift = np.cumsum([0] + [len(part.time_R) for part in parts[:-1]])
-    joined["request_of_row"] = np.concatenate([p.request_of_row + s for p, s in zip(parts, shift, strict=True)])
-    return Packed(**joined)
-
-
-def _concatenate(values: list[Any]) -> Any:
-    """Arrays end to end; tuples and dataclasses of arrays likewise, member by member."""
-    first = values[0]
-    if first is None:
-        return None
-    if isinstance(first, np.ndarray):
-        return np.concatenate(values)
-    if isinstance(first, tuple):
-        return tuple(_concatenate(list(members)) for members in zip(*values, strict=True))
-    if isinstance(first, Ragged):
-        shift = np.cumsum([0] + [value.offsets[-1] for value in values[:-1]])
-        offsets = [value.offsets[1:] + s for value, s in zip(values, shift, strict=True)]
-        return Ragged(np.concatenate([v.values for v in values]), np.concatenate([np.zeros(1, np.int64), *offsets]))
-    return type(first)(**{f.name: _concatenate([getattr(v, f.name) for v in values]) for f in fields(first)})

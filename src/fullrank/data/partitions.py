@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullrank.data.assemble import LABEL_COLUMNS, Views, Windows, known_labels
 from fullrank.data.columns import Columns, DataError, EncodedBlock, array, from_arrow
 from fullrank.data.history import HistorySource
 from fullrank.data.inputs import Field, Inputs
 from fullrank.data.manifest import CorrectionEntry, Manifest, PartitionEntry
 from fullrank.data.normalise_time import task_windows
+from fullrank.data.pack import LABEL_COLUMNS, Views, Windows, known_labels
 from fullrank.schema import did_you_mean
 
 if TYPE_CHECKING:

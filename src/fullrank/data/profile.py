@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullrank.data.assemble import known_labels
 from fullrank.data.columns import Columns, EncodedBlock, Ragged, array
 from fullrank.data.id_map import MISSING_ID, IdMap
+from fullrank.data.pack import known_labels
 from fullrank.data.partitions import PreparedData
 from fullrank.schema import Feature
 
