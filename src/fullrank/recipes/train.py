@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullrank.config_json import decode, dumps, loads
+from fullrank.config_json import dumps, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
 from fullrank.evaluation.evaluate import Predictions, predict_split
 from fullrank.rankers import Ranker, ranker_name, ranker_named
+from fullrank.rankers.load import load_ranker, ranker_config
 from fullrank.recipes.validation import EVALUATION_BATCH, Validation, scores_of
 from fullrank.training.callbacks import Callback, Result
 from fullrank.training.config import TrainConfig
@@ -22,6 +23,8 @@ from fullrank.training.origins import Origin
 from fullrank.training.run import Run
 from fullrank.training.warm_start import WarmStart, warm_start
 from fullrank.training.watch import check_watched
+
+__all__ = ["Trained", "load_ranker", "predict", "ranker_class_of", "ranker_config", "train_ranker"]
 
 WARM_START = "warm_start.json"
 
@@ -130,20 +133,6 @@ def _warm(run: Run) -> WarmStart | None:
 def ranker_class_of(config: Any) -> type[Ranker]:
     """The ranker whose nested `Config` this is."""
     return ranker_named(type(config).__qualname__.split(".")[0].lower())
-
-
-def ranker_config(run: Run) -> Any:
-    """The `Config` that a run's ranker was built from."""
-    cls = ranker_named(run.record.type_tag)
-    return decode(cls.Config, run.record.config, f"{run.path / 'run.json'}: config")  # type: ignore[attr-defined]  # every ranker of RANKERS nests one
-
-
-def load_ranker(run: Run) -> Ranker:
-    """The ranker of a run with its weights (see `Run.load_weights`), in eval mode; reads the run's folder alone."""
-    record = run.record
-    ranker = ranker_config(run).build(record.inputs, record.num_rows, record.seed)
-    run.load_weights(ranker)
-    return ranker.eval()
 
 
 def predict(run: Run, ranker: Ranker, data: PreparedData, split: str, *, progress: str = "") -> Predictions:
