@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fullrank.kernels.bodies import runs_compiled
+from fullrank.kernels.bodies import worth_compiling
 
 LEAST = 32_768  # values
 TILE = 1024  # owners whose records are made while they stay in a core's cache
@@ -29,7 +29,7 @@ def scatter(columns: Sequence[Column], place_n: np.ndarray | slice, records: np.
     if not columns:
         return
     num = len(columns[0][0])
-    if runs_compiled(num * len(columns), LEAST):
+    if worth_compiling(num * len(columns), LEAST):
         from fullrank.kernels.cpu.records import scatter_on_cpu
 
         return scatter_on_cpu(columns, place_n, records)

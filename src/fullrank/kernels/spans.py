@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullrank.kernels.bodies import runs_compiled
+from fullrank.kernels.bodies import worth_compiling
 
 LEAST = 4096  # events
 
@@ -28,7 +28,7 @@ def copy_spans(
     `known_at[start_R[r] + i] < before_R[r]`.
     """
     num = int(length_R.sum())
-    if runs_compiled(num, LEAST):
+    if worth_compiling(num, LEAST):
         from fullrank.kernels.cpu.spans import copy_spans_on_cpu
 
         return copy_spans_on_cpu(values, start_R, to_R, length_R, out_E, known_at, before_R)
