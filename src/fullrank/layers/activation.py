@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fullrank.kernels.target_attention import Gate
+
 Activation = Literal["relu", "prelu", "dice"]
+MOMENTUM = 0.1  # of the running mean and variance
 
 
 class Dice(nn.Module):
@@ -30,7 +33,7 @@ class Dice(nn.Module):
     def forward(self, x_nD: Tensor) -> Tensor:
         training = self.training and x_nD.shape[0] > 1
         mean_D, var_D = self.norm.running_mean, self.norm.running_var
-        standard_nD = F.batch_norm(x_nD, mean_D, var_D, training=training, momentum=0.1, eps=self.norm.eps)
+        standard_nD = F.batch_norm(x_nD, mean_D, var_D, training=training, momentum=MOMENTUM, eps=self.norm.eps)
         return x_nD * torch.lerp(self.alpha_D, torch.ones_like(self.alpha_D), standard_nD.sigmoid())
 
 
@@ -39,3 +42,20 @@ def make_activation(kind: Activation, width: int) -> nn.Module:
     if kind == "relu":
         return nn.ReLU()
     return nn.PReLU(width) if kind == "prelu" else Dice(width)
+
+
+def gate_of(activation: nn.Module, width: int) -> Gate:
+    """The same activation for a kernel that is given at least two owners."""
+    if isinstance(activation, Dice):
+        norm = activation.norm
+        return Gate(
+            alpha_A=activation.alpha_D,
+            mean_A=norm.running_mean,
+            var_A=norm.running_var,
+            eps=norm.eps,
+            momentum=MOMENTUM,
+            of_pairs=activation.training,
+        )
+    if isinstance(activation, nn.PReLU):
+        return Gate(alpha_A=activation.weight)
+    return Gate(alpha_A=torch.zeros(width))
