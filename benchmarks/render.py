@@ -51,7 +51,7 @@ def performance(folder: Path = PERFORMANCE) -> str:
         stored = json.loads(path.read_text(encoding="utf-8"))
         parts += [f"## {name}", about]
         if stored["figures"]:
-            parts += [figures_table(stored["figures"]), _measured_on(stored["figures"])]
+            parts += [figures_table(stored["figures"]), *_parts(stored["figures"]), _measured_on(stored["figures"])]
         for key, found in stored.items():
             if key.startswith("look at"):
                 parts += [
@@ -86,6 +86,17 @@ def figures_table(figures: list[dict[str, Any]]) -> str:
     )
 
 
+def _parts(figures: list[dict[str, Any]]) -> list[str]:
+    """What was timed beside the figures, if anything was, each once a value."""
+    rows = []
+    for figure in figures:
+        for name, run in figure["runs"].items():
+            if name not in ("ours", "theirs"):
+                row = {"beside": figure["label"].partition(":")[0], "what": name, figure["unit"]: _spread(run)}
+                rows += [row] if row not in rows else []
+    return [_table(rows)] if rows else []
+
+
 def _spread(run: dict[str, Any]) -> str:
     if run["n"] == 1:
         return _cell(run["median"])
@@ -97,22 +108,21 @@ def _number(value: float) -> str:
 
 
 def _measured_on(figures: list[dict[str, Any]]) -> str:
-    """A line a command: what, where, when."""
+    """A line a command: what, where, when; of several of its figures the busiest machine."""
     lines = []
-    for figure in figures:
-        on = figure["machine"]
-        versions = ", ".join(f"{name} {version}" for name, version in figure["versions"].items() if name != "optimizer")
+    for command in dict.fromkeys(figure["command"] for figure in figures):
+        own = [figure for figure in figures if figure["command"] == command]
+        on, last = own[-1]["machine"], own[-1]
+        versions = {name: version for figure in own for name, version in figure["versions"].items()}
+        others = max(run["others"] or 0 for figure in own for run in figure["runs"].values())
         lines.append(
-            f"* `{figure['command']}`: {figure['date']}, commit {figure['commit']}; {on['cpu']}, {on['threads']} "
-            f"threads on {on['cores']} cores, {on['memory_gib']} GiB, huge pages {on['huge_pages']}; before, the load "
-            f"was {on['load']}, and meanwhile others took up to {_others(figure):.0%} of the cores; "
-            f"Python {on['python']}; {versions}; n = {figure['runs']['ours']['n']}"
+            f"* `{command}`: {last['date']}, commit {last['commit']}; {on['cpu']}, {on['threads']} threads on "
+            f"{on['cores']} cores, {on['memory_gib']} GiB, huge pages {on['huge_pages']}; before, the load was "
+            f"{on['load']}, and meanwhile others took up to {others:.0%} of the cores; Python {on['python']}; "
+            + ", ".join(f"{name} {version}" for name, version in versions.items())
+            + f"; n = {last['runs']['ours']['n']}"
         )
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _others(figure: dict[str, Any]) -> float:
-    return max(run["others"] or 0 for run in figure["runs"].values())
+    return "\n".join(lines)
 
 
 def rendered(folder: Path = ROOT / "benchmarks" / "results") -> str:

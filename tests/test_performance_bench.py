@@ -68,7 +68,8 @@ def test_the_quick_table_step_times_ours_torchs_and_the_bytes(quick: Callable[..
     assert len(figures) == 2 * 3
     for kind in ("zipf", "uniform"):
         adam = figures[f"table step, {kind}: SparseAdam"]
-        assert adam["runs"]["ours"]["n"] == 1 and adam["runs"]["our look-up"]["median"] > 0
+        assert adam["runs"]["ours"]["n"] == 1
+        assert min(adam["runs"][part]["low"] for part in ("our look-up", "our merge", "our apply")) > 0
         assert adam["ratio"] == pytest.approx(adam["theirs"] / adam["ours"], rel=1e-2)
         least = figures[f"table step, {kind}: counted bytes by the bandwidth of a copy"]
         assert least["ratio"] == pytest.approx(least["ours"] / least["theirs"], rel=1e-2)

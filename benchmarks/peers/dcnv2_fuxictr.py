@@ -56,7 +56,7 @@ def main() -> None:
         adam.step()
         loss.item()
 
-    serve({"fp32": Mode(step)}, fuxictr=version("fuxictr"), optimizer=str(type(adam)))
+    serve({"fp32": Mode(step)}, fuxictr=version("fuxictr"))
 
 
 if __name__ == "__main__":

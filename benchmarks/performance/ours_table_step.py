@@ -39,6 +39,7 @@ def main() -> None:
     modes = {}
     for kind, ids_SBF in given.ids_SBF.items():
         modes[f"step, {kind}"] = stepper(tables, updater, columns, cycle(ids_SBF.unbind()))
+        modes[f"merge, {kind}"], modes[f"apply, {kind}"] = parts(tables, updater, columns, cycle(ids_SBF.unbind()))
         modes[f"forward, {kind}"] = Mode(forward(tables, columns, cycle(ids_SBF.unbind())))
     source, to = torch.ones(COPIED // 4), torch.empty(COPIED // 4)
     modes["copy"] = Mode(lambda: to.copy_(source))
@@ -58,6 +59,20 @@ def stepper(tables, updater, columns, following) -> Mode:
         updater.step()
 
     return Mode(step, before)
+
+
+def parts(tables, updater, columns, following) -> tuple[Mode, Mode]:
+    """The two parts of a step, each alone."""
+
+    def backward() -> None:
+        x_BFD = tables.gather(columns, next(following))
+        x_BFD.backward(torch.randn_like(x_BFD))
+
+    def backward_and_merge() -> None:
+        backward()
+        updater.accumulate(updater.merge())
+
+    return Mode(updater.merge, backward), Mode(updater.apply, backward_and_merge)
 
 
 def forward(tables, columns, following):

@@ -25,6 +25,7 @@ from workload import Kind, Sizes, write
 TARGETS = {"fbgemm fused row-wise Adagrad": 9.0, "SparseAdam": 1.0, "sparse Adagrad": 1.0}  # times as fast
 COPIED = 256 << 20  # bytes, in `ours_table_step.py`
 OF_BYTES = 2.5  # times counted bytes / bandwidth
+PARTS = ("look-up", "our merge", "our apply")  # shown beside the figures
 KINDS: tuple[Kind, ...] = ("zipf", "uniform")
 SIZES = Sizes(features=26, rows_of_a_feature=200_000)
 
@@ -51,6 +52,7 @@ def figures(sizes: Sizes, turns: Turns, folder: Path, peers: Path | None) -> lis
             contenders.append(fused)
             modes |= {"fbgemm fused row-wise Adagrad": (fused, "step"), "fbgemm look-up": (fused, "forward")}
         modes |= {"ours": (mine, "step"), "our look-up": (mine, "forward")}
+        modes |= {"our merge": (mine, "merge"), "our apply": (mine, "apply")}
         copies = Timed(mine, "copy")
         versions = {name: version for each in contenders for name, version in each.versions.items()}
         found = []
@@ -79,7 +81,7 @@ def compared(
                     ours=runs["ours"],
                     theirs=runs[name],
                     target=target,
-                    others={other: run for other, run in runs.items() if other.endswith("look-up")},
+                    others={other: run for other, run in runs.items() if other.endswith(PARTS)},
                     versions=versions,
                 )
             )
