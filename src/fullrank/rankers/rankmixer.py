@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from fullrank.data.batch import Candidates, Requests
 from fullrank.data.inputs import Inputs
 from fullrank.features.tables import EmbeddingTables
 from fullrank.features.tokenizer import TokenizerConfig
+from fullrank.kernels.tokens_bf16 import mixed_norm, runs_on_tiles, token_ffn
 from fullrank.layers.mixing import check_mixable, mix_token_major
 from fullrank.layers.norm import NormPlacement, ResidualNorm
 from fullrank.layers.per_token_ffn import PerTokenFFN
@@ -24,7 +26,8 @@ class RankMixerBlock(nn.Module):
     """`S = LN(mix(X) + X)`, `X' = LN(FFN(S) + S)` (post-LN, the paper's), or
     `S = mix(LN(X)) + X`, `X' = FFN(LN(S)) + S` (pre-LN); `[T, B, D] -> [T, B, D]`, D a multiple of T.
 
-    Parameters: `T (2 k D² + k D + D) + 4 D`, `k` the expansion. Forward FLOPs a row: about `4 k T D²`.
+    Parameters: `T (2 k D² + k D + D) + 4 D`, `k` the expansion. Forward FLOPs a row: about `4 k T D²`. Post-LN in bf16
+    (autocast) goes through fused bodies on a CPU with tiles, where the sizes allow (`runs_on_tiles`).
     """
 
     def __init__(
@@ -38,14 +41,33 @@ class RankMixerBlock(nn.Module):
 
     def mix(self, x_TBD: Tensor) -> Tensor:
         """X -> S."""
+        x_TBD = _as_autocast(x_TBD)
+        if self._fused(x_TBD):
+            norm = self.mix_norm.norm
+            return mixed_norm(x_TBD, norm.weight, norm.bias, norm.eps)
         return self.mix_norm(x_TBD, mix_token_major)
 
     def feed(self, s_TBD: Tensor) -> Tensor:
         """S -> X'."""
+        s_TBD = _as_autocast(s_TBD)
+        if self._fused(s_TBD):
+            norm, ffn = self.ffn_norm.norm, self.ffn
+            weights = (ffn.weight1_TDH, ffn.bias1_T1H, ffn.weight2_THD, ffn.bias2_T1D)
+            return token_ffn(s_TBD, weights, norm.weight, norm.bias, norm.eps)
         return self.ffn_norm(s_TBD, self.ffn)
+
+    def _fused(self, x_TBD: Tensor) -> bool:
+        drops = self.training and self.ffn.dropout.p > 0
+        return self.ffn_norm.placement == "post" and not drops and runs_on_tiles(x_TBD, self.ffn.weight1_TDH)
 
     def forward(self, x_TBD: Tensor) -> Tensor:
         return self.feed(self.mix(x_TBD))
+
+
+def _as_autocast(x_TBD: Tensor) -> Tensor:
+    """x in bf16 inside autocast to bf16 on a CPU."""
+    cast = x_TBD.is_cpu and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x_TBD.to(torch.bfloat16) if cast and x_TBD.dtype == torch.float32 else x_TBD
 
 
 class RankMixer(Ranker):

@@ -1,0 +1,222 @@
+"""Sixteen float32 in one register, as a value of compiled functions; bf16 in memory.
+
+`load`, `load_bf16` and `spread` make one, `+ - *`, `fma` and `clip` work on them, `store` and its kin write them. An
+array of bf16 is an int16 view, an array of pairs of bf16 (the lower 16 bits are the first of the pair) an int32 view:
+Numba knows no bf16. Rounding to bf16 is to nearest even, as torch's.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+
+from fullrank.kernels.cpu.compiled import intrinsic
+
+LANES = 16
+
+
+class _Bf16(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="float32x16")
+
+
+_vector: Any = _Vector()
+_F32 = ir.VectorType(ir.FloatType(), LANES)
+_I32 = ir.VectorType(ir.IntType(32), LANES)
+_I16 = ir.VectorType(ir.IntType(16), LANES)
+_BF16 = ir.VectorType(_Bf16(), LANES)
+
+
+@extending.register_model(_Vector)
+class _VectorModel(extending.models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _F32)
+
+
+def address(context: Any, builder: Any, of: ir.Type, kind: Any, array: Any, place: Any) -> Any:
+    """Where the flat array's element `place` lies, as a pointer to `of`."""
+    element = builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+    return builder.bitcast(element, of.as_pointer())
+
+
+def _read(builder: Any, where: Any, align: int) -> Any:
+    value = builder.load(where)
+    value.align = align
+    return value
+
+
+def _rounded(builder: Any, value: Any) -> Any:
+    """The 16 bits of each number as bf16."""
+    return builder.bitcast(builder.fptrunc(value, _BF16), _I16)
+
+
+def _widened(builder: Any, bits: Any) -> Any:
+    shift = ir.Constant(_I32, [16] * LANES)
+    return builder.bitcast(builder.shl(builder.zext(bits, _I32), shift), _F32)
+
+
+@intrinsic
+def load(_: Any, array: Any, place: Any) -> Any:
+    """`array[place : place + 16]` (float32)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _read(builder, address(context, builder, _F32, signature.args[0], *arguments), 4)
+
+    return _vector(array, types.int64), codegen
+
+
+@intrinsic
+def load_bf16(_: Any, array: Any, place: Any) -> Any:
+    """`array[place : place + 16]` (bf16)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _widened(builder, _read(builder, address(context, builder, _I16, signature.args[0], *arguments), 2))
+
+    return _vector(array, types.int64), codegen
+
+
+@intrinsic
+def store(_: Any, array: Any, place: Any, value: Any) -> Any:
+    """`array[place : place + 16] = value` (float32)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = address(context, builder, _F32, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], where).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), codegen
+
+
+@intrinsic
+def store_bf16(_: Any, array: Any, place: Any, value: Any) -> Any:
+    """`array[place : place + 16] = value` (bf16)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = address(context, builder, _I16, signature.args[0], *arguments[:2])
+        builder.store(_rounded(builder, arguments[2]), where).align = 2
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), codegen
+
+
+@intrinsic
+def store_pairs(_: Any, array: Any, place: Any, low: Any, high: Any) -> Any:
+    """`array[place + i] = (low[i], high[i])` (pairs of bf16) for 16 places."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second = (builder.zext(_rounded(builder, value), _I32) for value in arguments[2:])
+        pairs = builder.or_(first, builder.shl(second, ir.Constant(_I32, [16] * LANES)))
+        where = address(context, builder, _I32, signature.args[0], *arguments[:2])
+        builder.store(pairs, where).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, low, high), codegen
+
+
+@intrinsic
+def transpose(_: Any, to: Any, i: Any, source: Any, j: Any) -> Any:
+    """The 16 x 16 matrix of 32 bits at `source[j]` (rows one after another) transposed to `to[i]`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, word = signature.args, ir.IntType(32)
+
+        def at(kind: Any, array: Any, place: Any, row: int) -> Any:
+            return builder.gep(address(context, builder, _I32, kind, array, place), [ir.Constant(ir.IntType(64), row)])
+
+        rows = [_read(builder, at(kinds[2], arguments[2], arguments[3], row), 4) for row in range(LANES)]
+        for width in (1, 2, 4, 8):  # swap blocks of `width` across the diagonal of blocks of 2 * width
+            lower = [lane if not lane & width else lane - width + LANES for lane in range(LANES)]
+            upper = [lane + width if not lane & width else lane + LANES for lane in range(LANES)]
+            masks = [ir.Constant(ir.VectorType(word, LANES), mask) for mask in (lower, upper)]
+            for row in range(LANES):
+                if not row & width:
+                    pair = rows[row], rows[row + width]
+                    rows[row], rows[row + width] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for row, value in enumerate(rows):
+            builder.store(value, at(kinds[0], arguments[0], arguments[1], row)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(to, types.int64, source, types.int64), codegen
+
+
+@intrinsic
+def spread(_: Any, number: Any) -> Any:
+    """The number (float32) in all sixteen places."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        one = builder.insert_element(ir.Constant(_F32, ir.Undefined), arguments[0], ir.IntType(32)(0))
+        return builder.shuffle_vector(one, ir.Constant(_F32, ir.Undefined), ir.Constant(_I32, [0] * LANES))
+
+    return _vector(types.float32), codegen
+
+
+@intrinsic
+def total(_: Any, value: Any) -> Any:
+    """The sum of the sixteen, by halves (a fixed order)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.FloatType()
+        kind = ir.FunctionType(number, [number, _F32])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")
+        return builder.call(function, [number(0.0), arguments[0]], fastmath=("reassoc",))
+
+    return types.float32(value), codegen
+
+
+@intrinsic
+def fma(_: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c`, rounded once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "fma", *arguments)
+
+    return _vector(a, b, c), codegen
+
+
+@intrinsic
+def clip(_: Any, a: Any, bound: Any) -> Any:
+    """`a` between `-bound` and `bound`; NaN becomes a bound."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, bound = arguments
+        below = builder.select(builder.fcmp_ordered("<", a, bound), a, bound)
+        least = builder.fneg(bound)
+        return builder.select(builder.fcmp_ordered(">", below, least), below, least)
+
+    return _vector(a, bound), codegen
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> Any:
+    kind = ir.FunctionType(_F32, [_F32] * len(arguments))
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+    return builder.call(function, arguments)
+
+
+def _operator(symbol: Any, instruction: str) -> None:
+    @intrinsic
+    def operation(_: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, instruction)(*arguments)
+
+        return _vector(a, b), codegen
+
+    @extending.overload(symbol)
+    def overloaded(a, b):  # without types: its names must be those of the function it gives
+        if a is _vector and b is _vector:
+            return lambda a, b: operation(a, b)
+        return None
+
+
+for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _operator(_symbol, _instruction)

@@ -1,0 +1,191 @@
+"""The two halves of a post-LN RankMixer block in bf16, forward and backward, by compiled bodies.
+
+T tokens · B rows · D width · H hidden width. There is no reference here: the layers compute the same with torch
+wherever `runs_on_tiles` says no. Activations and their gradients are bf16; norms, sums and gradients of parameters are
+float32, and a parameter is rounded to bf16 where a product reads it. The same bits at any number of threads.
+
+Not for processors without tiles of bf16 (AMX), nor for dropout inside the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fullrank.kernels.bodies import worth_compiling
+from fullrank.kernels.parts import even_cuts, in_parts
+
+LEAST = 1 << 20  # numbers in x: less is left to torch, so that a small model never waits for a compiler
+
+
+def runs_on_tiles(x_TBD: Tensor, weight_TDH: Tensor) -> bool:
+    """Whether these bodies compute x: bf16 on a CPU with tiles, with float32 weights, D / T a multiple of 16, D and H
+    of 32."""
+    tokens, _, width = x_TBD.shape
+    if not (x_TBD.is_cpu and x_TBD.dtype == torch.bfloat16 and worth_compiling(x_TBD.numel(), LEAST)):
+        return False
+    if weight_TDH.dtype != torch.float32 or weight_TDH.shape[2] % 32 or width % 32 or width % (16 * tokens):
+        return False
+    from fullrank.kernels.cpu.tiles import has_tiles
+
+    return has_tiles()
+
+
+def mixed_norm(x_TBD: Tensor, gamma_D: Tensor, beta_D: Tensor, eps: float) -> Tensor:
+    """`LN(mix(x) + x)`."""
+    out: Any = _MixedNorm.apply(x_TBD, gamma_D, beta_D, eps, torch.is_grad_enabled())
+    return out
+
+
+def token_ffn(
+    s_TBD: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    gamma_D: Tensor,
+    beta_D: Tensor,
+    eps: float,
+) -> Tensor:
+    """`LN(W2_t · GELU(W1_t · s_t + b1_t) + b2_t + s_t)`; weights `[T, D, H]`, `[T, 1, H]`, `[T, H, D]`, `[T, 1, D]`."""
+    rows = s_TBD.shape[1]
+    if rows % 32:  # rows of zeros add zero to every gradient
+        s_TBD = F.pad(s_TBD, (0, 0, 0, -rows % 32))
+    out: Any = _TokenFFN.apply(s_TBD, *weights, gamma_D, beta_D, eps, torch.is_grad_enabled())
+    return out[:, :rows]
+
+
+class _MixedNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x_TBD: Tensor, gamma_D: Tensor, beta_D: Tensor, eps: float, keep: bool) -> Tensor:
+        from fullrank.kernels.cpu.mixed_norm import SUM_ROWS, mixed_norm_forward
+
+        T, B, D = x_TBD.shape
+        out_TBD, hat_TBD, rstd_TB = _results(x_TBD, keep)
+        in_parts(
+            mixed_norm_forward,
+            even_cuts(-(-B // SUM_ROWS), 1),
+            *_rows_of(x_TBD),
+            B,
+            T,
+            D,
+            keep,
+            _flat(gamma_D),
+            _flat(beta_D),
+            _flat(hat_TBD),
+            _flat(rstd_TB),
+            _flat(out_TBD),
+            np.float32(eps),
+        )
+        ctx.save_for_backward(gamma_D, hat_TBD, rstd_TB)
+        return out_TBD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_TBD: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch: any outputs
+        from fullrank.kernels.cpu.mixed_norm import SUM_ROWS, mixed_norm_backward
+
+        gamma_D, hat_TBD, rstd_TB = ctx.saved_tensors
+        T, B, D = g_TBD.shape
+        dx_TBD = torch.empty_like(hat_TBD)
+        blocks = -(-B // SUM_ROWS)
+        dgamma_nD, dbeta_nD = torch.zeros(blocks, D), torch.zeros(blocks, D)
+        in_parts(
+            mixed_norm_backward,
+            even_cuts(blocks, 1),
+            *_rows_of(g_TBD),
+            B,
+            T,
+            D,
+            *map(_flat, (gamma_D, hat_TBD, rstd_TB, dx_TBD, dgamma_nD, dbeta_nD)),
+        )
+        return dx_TBD, dgamma_nD.sum(0), dbeta_nD.sum(0), None, None
+
+
+class _TokenFFN(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s_TBD: Tensor,
+        w1_TDH: Tensor,
+        b1_T1H: Tensor,
+        w2_THD: Tensor,
+        b2_T1D: Tensor,
+        gamma_D: Tensor,
+        beta_D: Tensor,
+        eps: float,
+        keep: bool,
+    ) -> Tensor:
+        from fullrank.kernels.cpu.token_ffn import ffn_forward
+
+        T, B, D = s_TBD.shape
+        H = w1_TDH.shape[2]
+        out_TBD, hat_TBD, rstd_TB = _results(s_TBD, keep)
+        z_TBH = torch.empty((T, B, H) if keep else (0,), dtype=torch.bfloat16)
+        in_parts(
+            ffn_forward,
+            even_cuts(T, 1),
+            *_rows_of(s_TBD),
+            B,
+            D,
+            H,
+            keep,
+            *map(_flat, (w1_TDH, b1_T1H, w2_THD, b2_T1D, gamma_D, beta_D, z_TBH, hat_TBD, rstd_TB, out_TBD)),
+            np.float32(eps),
+        )
+        ctx.save_for_backward(s_TBD, w1_TDH, w2_THD, gamma_D, z_TBH, hat_TBD, rstd_TB)
+        return out_TBD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_TBD: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch: any outputs
+        from fullrank.kernels.cpu.token_ffn import ffn_backward
+
+        s_TBD, w1_TDH, w2_THD, gamma_D, z_TBH, hat_TBD, rstd_TB = ctx.saved_tensors
+        T, B, D = g_TBD.shape
+        H = w1_TDH.shape[2]
+        ds_TBD = torch.empty_like(hat_TBD)
+        dw1_TDH, db1_T1H = torch.empty(T, D, H), torch.zeros(T, 1, H)
+        dw2_THD, db2_T1D = torch.empty(T, H, D), torch.zeros(T, 1, D)
+        dgamma_TD, dbeta_TD = torch.zeros(T, D), torch.zeros(T, D)
+        results = (ds_TBD, dw1_TDH, db1_T1H, dw2_THD, db2_T1D, dgamma_TD, dbeta_TD)
+        in_parts(
+            ffn_backward,
+            even_cuts(T, 1),
+            *_rows_of(g_TBD),
+            *_rows_of(s_TBD),
+            B,
+            D,
+            H,
+            *map(_flat, (w1_TDH, w2_THD, gamma_D, z_TBH, hat_TBD, rstd_TB, *results)),
+        )
+        gradients = (ds_TBD, dw1_TDH, db1_T1H, dw2_THD, db2_T1D, dgamma_TD.sum(0), dbeta_TD.sum(0))
+        return *gradients, None, None
+
+
+def _results(x_TBD: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for what comes out, and for the normalised rows and their scales if they are kept."""
+    kept = x_TBD.shape if keep else (*x_TBD.shape[:1], 0, 0)
+    out_TBD, hat_TBD = (torch.empty(shape, dtype=torch.bfloat16) for shape in (x_TBD.shape, kept))
+    return out_TBD, hat_TBD, torch.empty(kept[:2])
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """A contiguous tensor as a flat array; bf16 as int16."""
+    x = x.detach().contiguous().reshape(-1)
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _rows_of(x_TBD: Tensor) -> tuple[np.ndarray, int, int]:
+    """The memory of x as a flat array, and the strides of its tokens and rows: any layout with whole rows is read as
+    it lies, such as `[B, T, D]` or one row for all tokens."""
+    x_TBD = x_TBD.detach()
+    if x_TBD.stride(2) != 1:
+        x_TBD = x_TBD.contiguous()
+    T, B, D = x_TBD.shape
+    token, row, _ = x_TBD.stride()
+    span = (T - 1) * token + (B - 1) * row + D
+    return x_TBD.view(torch.int16).as_strided((span,), (1,)).numpy(), token, row
