@@ -37,6 +37,13 @@ def test_a_training_batch_without_a_variance_takes_the_running_one(dice, owners)
     assert torch.equal(dice.norm.running_var, torch.ones(3, dtype=torch.float64))
 
 
+def test_dice_of_rounded_numbers_is_in_single_precision(dice):
+    x = torch.randn(7, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = dice.float().train()(x)
+    torch.testing.assert_close(rounded, dice(x.float()))
+
+
 def test_dice_is_the_identity_where_alpha_is_one(dice):
     nn.init.ones_(dice.alpha_D)
     x = torch.randn(5, 3, dtype=torch.float64)

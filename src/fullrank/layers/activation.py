@@ -31,6 +31,7 @@ class Dice(nn.Module):
         self.alpha_D = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_nD: Tensor) -> Tensor:
+        x_nD = x_nD.to(self.alpha_D.dtype)  # bfloat16 under autocast; its mean and variance should not be
         training = self.training and x_nD.shape[0] > 1
         mean_D, var_D = self.norm.running_mean, self.norm.running_var
         standard_nD = F.batch_norm(x_nD, mean_D, var_D, training=training, momentum=MOMENTUM, eps=self.norm.eps)
