@@ -4,10 +4,11 @@
 
 The task is `liked` (a rating of 4 or 5). Fields: user, gender, age, occupation, item, and the newest 20 rated items
 (mean-pooled for DCNv2). Each user's last tenth of ratings tests, the tenth before validates. All three: Adam 1e-3 on
-every weight, batches of 2,048, embeddings of width 16 from N(0, 1e-4²), hidden (256, 128) with BatchNorm and dropout
-0.2; after every epoch validation AUC, stop when it falls, keep the best weights, at most 20 epochs. The peers are
-trained by one plain loop over arrays in memory (`benchmarks/peers/movielens_models.py`), in a virtual environment made
-here; all use one thread. Seconds are those of training an epoch, without validation.
+every weight, batches of 2,048, embeddings of width 16 from N(0, 1e-4²), Xavier-normal Linears, hidden (256, 128) with
+BatchNorm and dropout 0.2; after every epoch validation AUC, stop when it falls, keep the best weights, at most 20
+epochs. The peers are trained by one plain loop over arrays in memory (`benchmarks/peers/movielens_models.py`), in a
+virtual environment made here; all use one thread. Seconds are the processor's, of training an epoch without validation.
+torch-rechub's cross layer is its own: x_0 ⊙ (W x) + b + x.
 
 Prints a line of JSON a run, then for each model and peer the paired difference of test AUC over seeds with its 90 %
 interval: good if that is inside ± 0.001 or above it. With `--work`, runs that are finished are not made again, and

@@ -23,6 +23,15 @@ from torch import nn
 FIELDS = ("user", "gender", "age", "occupation", "item")
 
 
+def begin(model: nn.Module) -> None:
+    """The same first weights for all: Xavier-normal, zero biases."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class FuxiModel(nn.Module):
     """FuxiCTR's layers, composed: the wheel has layers and no models."""
 
@@ -46,10 +55,7 @@ class FuxiModel(nn.Module):
             self.attention = DIN_Attention(width, settings["attention_hidden"], "Dice")
             self.mlp = MLP_Block(flat, hidden, "ReLU", dropout_rates=dropout, batch_norm=True)
             self.out = nn.Linear(hidden[-1], 1)
-        for module in self.modules():
-            if type(module) is nn.Linear:
-                nn.init.xavier_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+        begin(self)
 
     def forward(self, fields: torch.Tensor, history: torch.Tensor) -> torch.Tensor:
         own = [table(fields[:, place]) for place, table in enumerate(self.tables)]
@@ -85,6 +91,7 @@ class RechubModel(nn.Module):
         else:
             attention = {"dims": settings["attention_hidden"], "activation": "dice"}
             self.inner = DIN(sparse[:-1], [past], [sparse[-1]], mlp, attention)
+        begin(self)
 
     def forward(self, fields: torch.Tensor, history: torch.Tensor) -> torch.Tensor:
         columns = {name: fields[:, place] for place, name in enumerate(FIELDS)} | {"history": history}
