@@ -99,6 +99,7 @@ class Peer:
 
     def __init__(self, python: str, model: str, work: Path) -> None:
         command = [python, str(PEERS), "--model", model, "--work", str(work)]
+        self.model = model
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seconds(self) -> float:
@@ -107,7 +108,7 @@ class Peer:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended with exit code {self.process.wait()}.")
+            raise SystemExit(f"The process of {self.model!r} ended with exit code {self.process.wait()}.")
         return json.loads(answer)["seconds"]
 
     def close(self) -> None:

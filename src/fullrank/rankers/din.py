@@ -43,7 +43,8 @@ class CandidateUnit(nn.Module):
         common = [at for at, match in enumerate(matches) if match is not None]
         others = [at for at, match in enumerate(matches) if match is None]
         self.query_fields = [match for match in matches if match is not None]
-        self.event_order = common + others
+        order = common + others
+        self.event_order = None if order == sorted(order) else order
         event_width = len(event_fields) * width
         self.query: nn.Linear | None = None
         if not common:
@@ -57,8 +58,9 @@ class CandidateUnit(nn.Module):
             query_BM = candidate_BFD[:, self.query_fields].flatten(1)
         else:
             query_BM = self.query(candidate_BFD.flatten(1))
-        events_EW = events_EFD[:, self.event_order].flatten(1)
-        return self.unit(query_BM, events_EW, offsets, request_of_row_B)
+        if self.event_order is not None:
+            events_EFD = events_EFD[:, self.event_order]
+        return self.unit(query_BM, events_EFD.flatten(1), offsets, request_of_row_B)
 
 
 def _counterpart(event: Field, candidate_fields: Sequence[Field]) -> int | None:
