@@ -111,8 +111,10 @@ def read_history(
             ids_EF[:, place] = ids_of(_flat(attribute(field)), field, views)
     for place, field in enumerate(numeric):
         if field.name == "age":
-            seconds_E = (before_E - events.read("time", np.empty(events.num, dtype=np.int64))) / MICROSECONDS
-            numbers_EF[:, place] = np.log10(1.0 + np.maximum(seconds_E, 0.0))
+            age_E = (before_E - events.read("time", np.empty(events.num, dtype=np.int64))) / MICROSECONDS
+            np.maximum(age_E, 0.0, out=age_E)  # in place: new pages cost as much as the logarithm
+            age_E += 1.0
+            numbers_EF[:, place] = np.log10(age_E, out=age_E)
         elif field.name in events.columns:
             events.read(field.name, numbers_EF[:, place])
         else:
