@@ -33,9 +33,9 @@ def _forward(low, high, product, bias):
     whole = width // LANES * LANES
     for begin in range(low * width, high * width, width):
         for d in range(0, whole, LANES):
-            _relu((product, bias), (begin + d, d), (), LANES)
+            _relu(product, begin + d, bias, d, LANES)
         for d in range(whole, width):
-            _relu((product, bias), (begin + d, d), (), 1)
+            _relu(product, begin + d, bias, d, 1)
 
 
 @compiled
@@ -45,20 +45,20 @@ def _backward(low, high, grad, y, grad_product, width):
     for begin in range(low * width, high * width, width):
         for d in range(0, whole, LANES):
             i = begin + d
-            _grads((grad, y, grad_product, sums), (i, i, i, d), (), LANES)
+            _grads(grad, i, y, i, grad_product, i, sums, d, LANES)
         for d in range(whole, width):
             i = begin + d
-            _grads((grad, y, grad_product, sums), (i, i, i, d), (), 1)
+            _grads(grad, i, y, i, grad_product, i, sums, d, 1)
     return sums
 
 
-@on_vectors(writes=(0,))
+@on_vectors(arrays=2, writes=(0,))
 def _relu(product: Vector, bias: Vector) -> tuple[Vector, ...]:
     y = product + bias
     return (y.zero_unless_above(y, 0.0),)
 
 
-@on_vectors(writes=(2, 3))
+@on_vectors(arrays=4, writes=(2, 3))
 def _grads(g: Vector, y: Vector, grad_product: Vector, sums: Vector) -> tuple[Vector, ...]:
     g = g.zero_unless_above(y, 0.0)
     return g, sums + g

@@ -12,6 +12,7 @@ is stored in it is rounded to nearest, ties to even.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import numpy as np
@@ -65,31 +66,37 @@ class Vector:
         return Vector(self.builder, self.builder.select(above, self.value, zero))
 
 
-def on_vectors(writes: tuple[int, ...]) -> Callable[[Callable[..., tuple[Vector, ...]]], Any]:
-    """Of `expression(*vectors, *numbers) -> new vectors` a function `(arrays, places, numbers, count)` for compiled
-    code: it reads `count` (a literal) elements of every array from its place on, and writes what the expression gives
-    into the arrays numbered `writes`. All three are tuples; numbers are float32 and reach every element."""
+def on_vectors(arrays: int, writes: tuple[int, ...]) -> Callable[[Callable[..., tuple[Vector, ...]]], Any]:
+    """Of `expression(*vectors, *numbers) -> new vectors` a function for compiled code, `(array, place, array, place, …,
+    number, …, count)`: it reads `count` (a literal) elements of each of so many `arrays` from its place on, and writes
+    what the expression gives into those numbered `writes`. Numbers are float32 and reach every element."""
 
     def make(expression: Callable[..., tuple[Vector, ...]]) -> Any:
-        @intrinsic
-        def function(_: Any, arrays: Any, places: Any, numbers: Any, count: Any) -> Any:
-            def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                vector = ir.VectorType(NUMBER, count.literal_value)
-                addresses = []
-                for at, kind in enumerate(arrays):
-                    data = context.make_array(kind)(context, builder, builder.extract_value(arguments[0], at)).data
-                    addresses.append(builder.gep(data, [builder.extract_value(arguments[1], at)]))
-                values = [_load(builder, *pair, vector) for pair in zip(addresses, arrays, strict=True)]
-                each = [builder.extract_value(arguments[2], at) for at in range(len(numbers))]
-                values += [_spread(builder, number, vector) for number in each]
+        def function(_: Any, *kinds: Any) -> Any:
+            vector = ir.VectorType(NUMBER, kinds[-1].literal_value)
+            own = kinds[: 2 * arrays : 2]
+
+            def codegen(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+                pairs = zip(arguments[: 2 * arrays : 2], arguments[1 : 2 * arrays : 2], own, strict=True)
+                addresses = [
+                    builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+                    for array, place, kind in pairs
+                ]
+                values = [_load(builder, *pair, vector) for pair in zip(addresses, own, strict=True)]
+                values += [_spread(builder, number, vector) for number in arguments[2 * arrays : -1]]
                 new = expression(*(Vector(builder, value) for value in values))
                 for at, result in zip(writes, new, strict=True):
-                    _store(builder, result.value, addresses[at], arrays[at])
+                    _store(builder, result.value, addresses[at], own[at])
                 return context.get_dummy_value()
 
-            return types.void(arrays, places, numbers, count), codegen
+            places = (kind for array in own for kind in (array, types.int64))
+            return types.void(*places, *[types.float32] * (len(kinds) - 1 - 2 * arrays), kinds[-1]), codegen
 
-        return function
+        # Numba wants to be told how many arguments there are: tuples of arrays it would count references of, in loops.
+        names = ["context", *(f"at_{name}" for name in range(arrays)), *signature(expression).parameters, "count"]
+        kind = Parameter.POSITIONAL_ONLY
+        function.__signature__ = Signature([Parameter(name, kind) for name in names])  # pyright: ignore[reportFunctionMemberAccess]
+        return intrinsic(function)
 
     return make
 
@@ -124,13 +131,13 @@ def sum_of_squares(_: Any, array: Any, place: Any, count: Any) -> Any:
     return types.float32(array, types.int64, count), codegen
 
 
-@on_vectors(writes=(0,))
+@on_vectors(arrays=2, writes=(0,))
 def copy_row(to: Vector, source: Vector) -> tuple[Vector, ...]:
     """to = source."""
     return (source,)
 
 
-@on_vectors(writes=(0,))
+@on_vectors(arrays=2, writes=(0,))
 def add_row(to: Vector, source: Vector, scale: Vector) -> tuple[Vector, ...]:
     """to += scale * source."""
     return (to + scale * source,)

@@ -41,10 +41,10 @@ def _forward(low, high, x0, x, p, y, bias):
     for begin in range(low * width, high * width, width):
         for d in range(0, whole, LANES):
             i = begin + d
-            _cross((x0, x, p, y, bias), (i, i, i, i, d), (), LANES)
+            _cross(x0, i, x, i, p, i, y, i, bias, d, LANES)
         for d in range(whole, width):
             i = begin + d
-            _cross((x0, x, p, y, bias), (i, i, i, i, d), (), 1)
+            _cross(x0, i, x, i, p, i, y, i, bias, d, 1)
 
 
 @compiled
@@ -54,20 +54,20 @@ def _backward(low, high, grad, x0, p, grad_p, grad_x0, width, add):
     for begin in range(low * width, high * width, width):
         for d in range(0, whole, LANES):
             i = begin + d
-            _grads((grad, x0, p, grad_p, grad_x0, sums), (i, i, i, i, i, d), (add,), LANES)
+            _grads(grad, i, x0, i, p, i, grad_p, i, grad_x0, i, sums, d, add, LANES)
         for d in range(whole, width):
             i = begin + d
-            _grads((grad, x0, p, grad_p, grad_x0, sums), (i, i, i, i, i, d), (add,), 1)
+            _grads(grad, i, x0, i, p, i, grad_p, i, grad_x0, i, sums, d, add, 1)
     return sums
 
 
-@on_vectors(writes=(2, 3))
+@on_vectors(arrays=5, writes=(2, 3))
 def _cross(x0: Vector, x: Vector, p: Vector, y: Vector, bias: Vector) -> tuple[Vector, ...]:
     p = p + bias
     return p, x + x0 * p
 
 
-@on_vectors(writes=(3, 4, 5))
+@on_vectors(arrays=6, writes=(3, 4, 5))
 def _grads(
     g: Vector, x0: Vector, p: Vector, grad_p: Vector, grad_x0: Vector, sums: Vector, add: Vector
 ) -> tuple[Vector, ...]:

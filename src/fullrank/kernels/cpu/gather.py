@@ -51,7 +51,7 @@ def _body(width: int) -> Any:
         end = high * columns
         for i in range(low * columns, end):
             prefetch(weight, rows[min(i + AHEAD, end - 1)] * width)
-            copy_row((x, weight), (i * width, rows[i] * width), (), width)
+            copy_row(x, i * width, weight, rows[i] * width, width)
         return True
 
     return body

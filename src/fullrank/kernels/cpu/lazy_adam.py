@@ -47,6 +47,7 @@ def lazy_adam_on_cpu(
 def _body(width: int) -> Any:
     @compiled
     def body(low, high, weight, mean, square, rows, grads, shrunk, constants):
+        fresh1, beta2, fresh2, rate, inverse, eps, scale = constants
         for u in range(low, high):
             ahead = rows[min(u + AHEAD, high - 1)] * width
             prefetch(weight, ahead)
@@ -54,12 +55,31 @@ def _body(width: int) -> Any:
             prefetch(square, ahead)
             factor = shrunk[u] if len(shrunk) > 1 else shrunk[0]
             row = rows[u] * width
-            _adam((weight, mean, square, grads), (row, row, row, u * width), (*constants, factor), width)
+            at = u * width
+            _adam(
+                weight,
+                row,
+                mean,
+                row,
+                square,
+                row,
+                grads,
+                at,
+                fresh1,
+                beta2,
+                fresh2,
+                rate,
+                inverse,
+                eps,
+                scale,
+                factor,
+                width,
+            )
 
     return body
 
 
-@on_vectors(writes=(0, 1, 2))
+@on_vectors(arrays=4, writes=(0, 1, 2))
 def _adam(
     w: Vector,
     m: Vector,
@@ -69,7 +89,7 @@ def _adam(
     beta2: Vector,
     fresh2: Vector,
     rate: Vector,
-    inverse_bias: Vector,
+    inverse: Vector,
     eps: Vector,
     scale: Vector,
     factor: Vector,
@@ -77,4 +97,4 @@ def _adam(
     g = scale * g
     m = m + fresh1 * (g - m)
     v = v * beta2 + fresh2 * g * g
-    return w * factor - rate * m / (v.sqrt() * inverse_bias + eps), m, v
+    return w * factor - rate * m / (v.sqrt() * inverse + eps), m, v

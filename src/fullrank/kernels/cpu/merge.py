@@ -142,8 +142,8 @@ def _sums(width: int, has_sources: bool) -> Any:
                 if not drop:
                     u += 1
                     rows[u] = row
-                    copy_row((values, grads), (u * width, source * width), (), width)
+                    copy_row(values, u * width, grads, source * width, width)
             elif not drop:
-                add_row((values, grads), (u * width, source * width), (one,), width)
+                add_row(values, u * width, grads, source * width, one, width)
 
     return body

@@ -44,6 +44,6 @@ def _body(width: int) -> Any:
             learned = acc[row] + square_scale * sum_of_squares(grads, u * width, width)
             acc[row] = learned
             scale = -rate / (np.sqrt(learned) + eps)
-            add_row((weight, grads), (row * width, u * width), (scale,), width)
+            add_row(weight, row * width, grads, u * width, scale, width)
 
     return body
