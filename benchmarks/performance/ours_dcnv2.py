@@ -13,6 +13,7 @@ from worker import Mode, Work, serve, work
 import fullrank
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
 from fullrank.data.inputs import Field, Inputs, TaskInput
+from fullrank.kernels.pages import keep_freed_memory
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.training.config import TrainConfig
@@ -21,6 +22,7 @@ from fullrank.training.optimizers import RankerOptimizer
 
 
 def main() -> None:
+    keep_freed_memory()  # as `train` does
     given = work()
     sizes = given.sizes
     spaces = [f"c{place}" for place in range(sizes["features"])]

@@ -11,11 +11,13 @@ from worker import Mode, serve, work
 import fullrank
 from fullrank.features.table_updates import TableUpdater
 from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.kernels.pages import keep_freed_memory
 
 COPIED = 256 << 20  # bytes, more than caches hold
 
 
 def main() -> None:
+    keep_freed_memory()  # as `train` does
     given = work()
     sizes = given.sizes
     spaces = [f"c{place}" for place in range(sizes["features"])]
