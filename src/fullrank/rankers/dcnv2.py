@@ -69,12 +69,14 @@ class DCNv2(Ranker):
         for index, crossed_BW in enumerate(self.cross(x0_BW)):
             x_BW = tap(taps, f"cross.{index}", crossed_BW)
         if self.config.structure == "parallel":
-            pooled = (x_BW, tap(taps, "mlp", self.mlp(x0_BW)))
+            parts = (x_BW, tap(taps, "mlp", self.mlp(x0_BW)))
         else:
-            pooled = (tap(taps, "mlp", self.mlp(x_BW)),)
+            parts = (tap(taps, "mlp", self.mlp(x_BW)),)
         if taps is not None:
-            pooled = (tap(taps, "pooled", torch.cat(pooled, dim=1)),)
-        return Output(self.towers(*pooled), {}, taps if taps is not None else {})
+            pooled_BP = tap(taps, "pooled", torch.cat(parts, dim=1))
+            widths = [part.shape[1] for part in parts]
+            parts = tuple(part.contiguous() for part in pooled_BP.split(widths, dim=1))  # as they are without taps
+        return Output(self.towers(*parts), {}, taps if taps is not None else {})
 
     def frozen_for(self, task: str) -> set[str]:
         return self.towers.names_of_others(task, "towers")
