@@ -60,7 +60,7 @@ def _has_triton() -> bool:
 def runs_compiled_elements(*matrices: Tensor) -> bool:
     """As `runs_compiled`, for pointwise work on all elements of contiguous `matrices`, all float32 or all bfloat16."""
     first = matrices[0]
-    if _bodies == "reference" or first.numel() < (1 if _bodies == "compiled" else LEAST_ELEMENTS):
+    if not worth_compiling(first.numel(), LEAST_ELEMENTS):
         return False
     good = first.dtype in (torch.float32, torch.bfloat16)
     return good and all(x.is_cpu and x.dtype == first.dtype and x.is_contiguous() for x in matrices)
