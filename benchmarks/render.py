@@ -50,8 +50,12 @@ def performance(folder: Path = PERFORMANCE) -> str:
             continue
         stored = json.loads(path.read_text(encoding="utf-8"))
         parts += [f"## {name}", about]
-        if stored["figures"]:
-            parts += [figures_table(stored["figures"]), *_parts(stored["figures"]), _measured_on(stored["figures"])]
+        figures, checks = stored["figures"], stored.get("checks", [])
+        parts += [figures_table(figures), *_parts(figures)] if figures else []
+        parts += [checks_table(checks)] if checks else []
+        for caption, rows in stored.get("tables", {}).items():
+            parts += [f"{caption}:", _table(rows)]
+        parts += [_measured_on([*figures, *checks])] if figures or checks else []
         for key, found in stored.items():
             if key.startswith("look at"):
                 parts += [
@@ -86,6 +90,21 @@ def figures_table(figures: list[dict[str, Any]]) -> str:
     )
 
 
+def checks_table(checks: list[dict[str, Any]]) -> str:
+    """Checks (see `performance/measured.py`) as a table."""
+    return _table(
+        [
+            {
+                "checked": check["label"] + (f" ({check['note']})" if check["note"] else ""),
+                "value": check["value"],
+                "target": check["threshold"],
+                "met": check["ok"],
+            }
+            for check in checks
+        ]
+    )
+
+
 def _parts(figures: list[dict[str, Any]]) -> list[str]:
     """What was timed beside the figures, if anything was, each once a value."""
     rows = []
@@ -107,21 +126,25 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
-def _measured_on(figures: list[dict[str, Any]]) -> str:
+def _measured_on(found: list[dict[str, Any]]) -> str:
     """A line a command: what, where, when; of several of its figures the busiest machine."""
     lines = []
-    for command in dict.fromkeys(figure["command"] for figure in figures):
-        own = [figure for figure in figures if figure["command"] == command]
+    for command in dict.fromkeys(one["command"] for one in found):
+        own = [one for one in found if one["command"] == command]
+        figures = [one for one in own if "runs" in one]  # of checks only the machine is told
         on, last = own[-1]["machine"], own[-1]
-        versions = {name: version for figure in own for name, version in figure["versions"].items()}
-        others = max(run["others"] or 0 for figure in own for run in figure["runs"].values())
-        lines.append(
+        line = (
             f"* `{command}`: {last['date']}, commit {last['commit']}; {on['cpu']}, {on['threads']} threads on "
             f"{on['cores']} cores, {on['memory_gib']} GiB, huge pages {on['huge_pages']}; before, the load was "
-            f"{on['load']}, and meanwhile others took up to {others:.0%} of the cores; Python {on['python']}; "
-            + ", ".join(f"{name} {version}" for name, version in versions.items())
-            + f"; n = {last['runs']['ours']['n']}"
+            f"{on['load']}"
         )
+        if figures:
+            others = max(run["others"] or 0 for figure in figures for run in figure["runs"].values())
+            line += f", and meanwhile others took up to {others:.0%} of the cores"
+        versions = {name: version for figure in figures for name, version in figure["versions"].items()}
+        versions = versions or {name: on[name] for name in ("torch", "numpy", "fullrank")}
+        line += f"; Python {on['python']}; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines.append(line + (f"; n = {figures[-1]['runs']['ours']['n']}" if figures else ""))
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from record import commit, shown  # noqa: E402  # beside the folder of this file
 from fullrank.training.environment import environment  # noqa: E402
 
 RESULTS = BENCHMARKS / "results" / "performance"
+Unit = Literal["ms", "s", "rows/s", "GFLOP/s"]
+RATES = ("rows/s", "GFLOP/s")  # more is better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,19 @@ def per_second(rows: int, timed: Timed) -> Run:
     return _run([rows / each for each in timed.seconds], timed)
 
 
-def _run(values: list[float], timed: Timed) -> Run:
-    def rounded(value: float) -> float:
-        return float(f"{value:.4g}")
+def run_of(values: Sequence[float], peak_mib: float | None = None, others: float | None = None) -> Run:
+    """Of values in the unit of their figure; a single one may be a limit that something is held against."""
+    median, low, high = (rounded(value) for value in (statistics.median(values), min(values), max(values)))
+    return Run(median=median, low=low, high=high, n=len(values), peak_mib=peak_mib, others=others)
 
-    low, high = rounded(min(values)), rounded(max(values))
-    peak, others = round(timed.contender.peak_mib), round(timed.others, 2)
-    median = rounded(statistics.median(values))
-    return Run(median=median, low=low, high=high, n=len(values), peak_mib=peak, others=others)
+
+def rounded(value: float) -> float:
+    """To four digits: what is kept of a measurement."""
+    return float(f"{value:.4g}")
+
+
+def _run(values: list[float], timed: Timed) -> Run:
+    return run_of(values, round(timed.contender.peak_mib), round(timed.others, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ class Figure:
     theirs ours costs); it meets the target or it does not: a target that is missed stays as it is."""
 
     label: str
-    unit: Literal["ms", "rows/s"]  # at_most: ms alone
+    unit: Unit  # at_most: not of rates
     ours: Run
     theirs: Run
     target: float
@@ -72,14 +80,14 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        over = self.unit == "rows/s" or self.at_most
+        over = self.unit in RATES or self.at_most
         above, below = (self.ours, self.theirs) if over else (self.theirs, self.ours)
         return float(f"{above.median / below.median:.3g}")
 
     @property
     def ratio_of_best(self) -> float:
         """The same of the fastest steps: what a noisy machine changes least."""
-        if self.unit == "ms":
+        if self.unit not in RATES:
             above, below = (self.ours.low, self.theirs.low) if self.at_most else (self.theirs.low, self.ours.low)
         else:
             above, below = self.ours.high, self.theirs.high
@@ -109,6 +117,33 @@ class Figure:
                 for name, run in {"ours": self.ours, "theirs": self.theirs, **(self.others or {})}.items()
             },
             "versions": self.versions or {},
+            "command": command,
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": commit(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A number that is good or not, and no speed: it meets its target, at most that (or, with `at_least`, at least)."""
+
+    label: str
+    value: float
+    target: float
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    def stored(self, command: str) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "value": rounded(self.value),
+            "threshold": f"{'>=' if self.at_least else '<='} {self.target:g}",
+            "ok": self.ok,
+            "note": self.note,
             "command": command,
             "date": datetime.now(UTC).date().isoformat(),
             "commit": commit(),
@@ -147,17 +182,31 @@ def command() -> str:
     return " ".join(["python", script, *(shown(word) for word in sys.argv[1:])])
 
 
-def keep(name: str, figures: list[Figure], on: dict[str, Any], out: Path = RESULTS, **beside: Any) -> Path:
-    """Write figures and what is `beside` them; figures of other labels that are there already stay."""
+def keep(
+    name: str,
+    figures: Sequence[Figure],
+    on: dict[str, Any],
+    out: Path = RESULTS,
+    *,
+    checks: Sequence[Check] = (),
+    tables: dict[str, list[dict[str, Any]]] | None = None,
+    **beside: Any,
+) -> Path:
+    """Write figures, checks, tables (by their captions, rows of one table alike) and what is `beside` them; those of
+    other labels and captions that are there already stay."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"label": name, "figures": []}
-    new = {figure.label: figure.stored(command()) | {"machine": on} for figure in figures}
-    kept = [new.pop(figure["label"], figure) for figure in there["figures"]]
-    text = json.dumps({**there, **beside, "figures": [*kept, *new.values()]}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-    for figure in figures:
-        print(json.dumps(figure.stored(command()), ensure_ascii=False), flush=True)
+    for kind, found in (("figures", figures), ("checks", checks)):
+        new = {one.label: one.stored(command()) | {"machine": on} for one in found}
+        kept = [new.pop(one["label"], one) for one in there.get(kind, [])]
+        if kept or new or kind == "figures":
+            there[kind] = [*kept, *new.values()]
+    if tables:
+        there["tables"] = there.get("tables", {}) | tables
+    path.write_text(json.dumps(there | beside, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for one in (*figures, *checks):
+        print(json.dumps(one.stored(command()), ensure_ascii=False), flush=True)
     return path
 
 
