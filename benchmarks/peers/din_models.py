@@ -1,26 +1,25 @@
-"""DIN padded to the longest history of a batch: by hand (`Padded`, plain torch) and out of FuxiCTR's layers. Steps of
-training, timed one by one when `benchmarks/din.py` asks for them.
+"""DIN padded to the longest history of a batch: by hand (plain torch) and out of FuxiCTR's layers.
 
-    python din_models.py --model padded|fuxictr --work FOLDER
-
-Needs torch, numpy and, for its model, FuxiCTR. Reads `sizes.json`, `candidate.npy` and `label.npy` [B], `lengths.npy`
-[B] and `events.npy` [E]. A line on the standard input is one step; its answer is a line of JSON with its seconds. The
-table learns by torch's SparseAdam in `padded`, by dense Adam in `fuxictr`, whose layers give dense gradients.
+The table learns by torch's SparseAdam by hand, by dense Adam above FuxiCTR's layers, which give dense gradients; all
+else by Adam. The padding itself is not timed. Modes: `padded, fp32`, `padded, bf16` and, where FuxiCTR is installed,
+`fuxictr, fp32`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
 from collections.abc import Callable
+from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from worker import Mode, Work, serve, work
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Dice(nn.Module):
@@ -34,7 +33,7 @@ class Dice(nn.Module):
         return p * x + (1 - p) * self.alpha * x
 
 
-class Padded(nn.Module):
+class PaddedUnit(nn.Module):
     """The unit as an expert would write it on `[B, L]`: its first Linear in parts, padding masked after the unit."""
 
     def __init__(self, width: int, hidden: list[int]) -> None:
@@ -51,63 +50,92 @@ class Padded(nn.Module):
         return torch.bmm(weight.unsqueeze(1), events).squeeze(1)
 
 
-class Model(nn.Module):
-    def __init__(self, sizes: dict, model: str) -> None:
+class ByHand(nn.Module):
+    def __init__(self, sizes: dict) -> None:
         super().__init__()
         width = sizes["width"]
-        self.table = nn.Embedding(sizes["items"], width, sparse=model == "padded")
-        nn.init.normal_(self.table.weight, std=0.01)
-        if model == "padded":
-            self.unit: nn.Module = Padded(width, sizes["attention_hidden"])
-        else:
-            from fuxictr.pytorch.layers import DIN_Attention
-
-            self.unit = DIN_Attention(width, sizes["attention_hidden"], "Dice")
+        self.table = nn.Embedding(sizes["items"], width, sparse=True)
+        self.unit = PaddedUnit(width, sizes["attention_hidden"])
         a, b = sizes["hidden"]
         self.mlp = nn.Sequential(nn.Linear(2 * width, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, 1))
+        nn.init.normal_(self.table.weight, std=sizes["init_std"])
 
     def forward(self, candidate: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         query, events = self.table(candidate), self.table(history)
         return self.mlp(torch.cat([query, self.unit(query, events, mask)], dim=1)).squeeze(1)
 
 
-def stepper(folder: Path, sizes: dict, name: str) -> Callable[[], float]:
-    """A function that makes one step and says its seconds."""
-    torch.manual_seed(0)
-    candidate, label, lengths, events = (
-        torch.from_numpy(np.load(folder / f"{part}.npy", allow_pickle=False))
-        for part in ("candidate", "label", "lengths", "events")
-    )
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
-    history = torch.zeros(mask.shape, dtype=torch.int64).masked_scatter(mask, events)
-    model = Model(sizes, name)
-    dense = [parameter for key, parameter in model.named_parameters() if key != "table.weight"]
-    of_table = torch.optim.SparseAdam if name == "padded" else torch.optim.Adam
-    rules = (torch.optim.Adam(dense, lr=1e-3), of_table([model.table.weight], lr=1e-3))
+class OfFuxiCTR(nn.Module):
+    """`DIN_Attention` and `MLP_Block`; its `FeatureEmbedding` of one feature is the same `nn.Embedding`."""
 
-    def step() -> float:
-        begun = time.perf_counter()
-        loss = F.binary_cross_entropy_with_logits(model(candidate, history, mask.float()), label)
+    def __init__(self, sizes: dict) -> None:
+        from fuxictr.pytorch.layers import DIN_Attention, MLP_Block
+
+        super().__init__()
+        width = sizes["width"]
+        self.table = nn.Embedding(sizes["items"], width, padding_idx=0)
+        self.unit = DIN_Attention(width, sizes["attention_hidden"], "Dice")
+        self.mlp = MLP_Block(2 * width, hidden_units=sizes["hidden"], hidden_activations="ReLU", output_dim=1)
+        nn.init.normal_(self.table.weight, std=sizes["init_std"])
+
+    def forward(self, candidate: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        query, events = self.table(candidate), self.table(history)
+        return self.mlp(torch.cat([query, self.unit(query, events, mask)], dim=1)).squeeze(1)
+
+
+def padded(given: Work, folder: Path) -> list[Batch]:
+    """Of each step: candidate [B], history [B, L] and its mask (float32), label [B]."""
+    candidate_SB, lengths_SB, events_E = (
+        torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False))
+        for name in ("candidate", "lengths", "events")
+    )
+    made = []
+    events_of_step = events_E.split(lengths_SB.sum(dim=1).tolist())
+    for candidate, lengths, events, label in zip(
+        candidate_SB, lengths_SB, events_of_step, given.labels_SB, strict=True
+    ):
+        mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+        history = torch.zeros(mask.shape, dtype=torch.int64).masked_scatter(mask, events)
+        made.append((candidate, history, mask.float(), label))
+    return made
+
+
+def stepper(
+    model: ByHand | OfFuxiCTR, of_table: torch.optim.Optimizer, lr: float, batches: list[Batch], bf16: bool
+) -> Callable[[], None]:
+    dense = [parameter for name, parameter in model.named_parameters() if name != "table.weight"]
+    rules = (torch.optim.Adam(dense, lr=lr), of_table)
+    following = cycle(batches)
+
+    def step() -> None:
+        candidate, history, mask, label = next(following)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logit = model(candidate, history, mask)
+        loss = F.binary_cross_entropy_with_logits(logit.float(), label)
         loss.backward()
         for rule in rules:
             rule.step()
             rule.zero_grad()
         loss.item()
-        return time.perf_counter() - begun
 
     return step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("padded", "fuxictr"), required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    options = parser.parse_args()
-    sizes = json.loads((options.work / "sizes.json").read_text())
-    torch.set_num_threads(sizes["threads"])
-    step = stepper(options.work, sizes, options.model)
-    for _ in sys.stdin:
-        print(json.dumps({"seconds": step()}), flush=True)
+    given = work()
+    batches, lr = padded(given, Path(sys.argv[1])), given.sizes["lr"]
+    modes, about = {}, {}
+    for dtype in ("fp32", "bf16"):
+        if given.wants(f"padded, {dtype}"):
+            model = ByHand(given.sizes)
+            of_table = torch.optim.SparseAdam([model.table.weight], lr=lr)
+            modes[f"padded, {dtype}"] = Mode(stepper(model, of_table, lr, batches, dtype == "bf16"))
+    if given.wants("fuxictr, fp32"):
+        model = OfFuxiCTR(given.sizes)
+        of_table = torch.optim.Adam([model.table.weight], lr=lr)
+        modes["fuxictr, fp32"] = Mode(stepper(model, of_table, lr, batches, False))
+        about["fuxictr"] = version("fuxictr")
+    serve(modes, **about)
 
 
 if __name__ == "__main__":

@@ -1,92 +1,134 @@
-"""The loaders of FuxiCTR and torch-rechub on a Parquet file: a line of JSON each. See `benchmarks/loader.py`.
+"""Other loaders of the same rows, a step being an epoch, or the first `part` batches of one where an epoch takes
+minutes. Each is asked for batches as its own training loop asks, with its own defaults.
 
-    python loaders.py FILE BATCH COLUMN…
-
-Runs in an environment that has both. Each is asked for batches as its own training loop asks: for an epoch, or,
-where the first batch comes soon, for some seconds of it.
+* `pyarrow`: `ParquetFile.iter_batches`, the columns stacked to int64 `[B, F]`; in order.
+* `fuxictr`: `RankDataLoader`, which hands out a dict of columns. Its own format (`npz`, all in memory, a worker)
+  shuffled; Parquet, on Ray: one file in order, one file shuffled (all rows are read before its first batch), and a
+  folder of files shuffled (files in a random order, and a buffer of a million rows).
+* `torch-rechub`: `DataGenerator` on arrays in memory, shuffled, and `ParquetIterableDataset` in order; both hand out a
+  dict of columns.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
+from worker import Mode, serve
 
-SECONDS = 8.0
-
-
-def rate(batches: Iterable[Any], rows_of: Any, whole: bool) -> float:
-    """Of the faster of two epochs, from asking for it to its end, or (not `whole`) to the last batch in time."""
-    best = 0.0
-    for _ in range(2):
-        rows, begun = 0, time.perf_counter()
-        for batch in batches:
-            rows += rows_of(batch)
-            if not whole and time.perf_counter() - begun > SECONDS:
-                break
-        best = max(best, rows / (time.perf_counter() - begun))
-    return best
+Batches = Callable[[], Iterable[Any]]  # of one epoch
+Rows = Callable[[Any], int]  # of a batch
 
 
-def say(label: str, batches: Iterable[Any], rows_of: Any, *, whole: bool = False) -> None:
-    print(json.dumps({"label": label, "rows_per_second": rate(batches, rows_of, whole)}), flush=True)
+class Given:
+    """The folder of the command line, its sizes, and the modes that are asked for."""
+
+    def __init__(self) -> None:
+        self.folder, self.wanted = Path(sys.argv[1]), sys.argv[2:]
+        self.sizes = json.loads((self.folder / "sizes.json").read_text())
+        self.names: list[str] = self.sizes["names"]
+        self.batch: int = self.sizes["batch"]
+        self.path = self.folder / "flat.parquet"
+        self.modes: dict[str, Mode] = {}
+
+    def add(self, name: str, make: Callable[[], Batches], rows_of: Rows, *, part: bool = False) -> None:
+        if name not in self.wanted:
+            return
+        batches = make()
+        rows = min(self.sizes["rows"], self.sizes["part"] * self.batch if part else self.sizes["rows"])
+
+        def step() -> None:
+            found = sum(map(rows_of, islice(batches(), self.sizes["part"] if part else None)))
+            assert found == rows, f"{name}: {found} rows of {rows}"
+
+        self.modes[name] = Mode(step)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        table = pq.read_table(self.path, columns=[*self.names, "click"])
+        return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def fuxictr(path: Path, batch: int, names: list[str], arrays: dict[str, np.ndarray], work: Path) -> None:
+def plain_pyarrow(given: Given) -> None:
+    def batches() -> Iterable[torch.Tensor]:
+        for batch in pq.ParquetFile(given.path).iter_batches(given.batch, columns=[*given.names, "click"]):
+            columns = [torch.from_numpy(batch.column(name).to_numpy().copy()) for name in given.names]
+            torch.from_numpy(batch.column("click").to_numpy().copy())
+            yield torch.stack(columns, dim=1)
+
+    given.add("pyarrow, Parquet, in order", lambda: batches, len)
+
+
+def fuxictr(given: Given) -> None:
     from fuxictr.pytorch.dataloaders import RankDataLoader
 
-    columns = [*names, "click"]
+    columns = [*given.names, "click"]
     feature_map = SimpleNamespace(
-        features=dict.fromkeys(names), labels=["click"], get_column_index=columns.index
+        features=dict.fromkeys(given.names), labels=["click"], get_column_index=columns.index
     )  # all that its loaders ask of one
 
-    def loader(data: Path, kind: str, shuffle: bool) -> Iterable[Any]:
-        train, _ = RankDataLoader(
-            feature_map, stage="train", train_data=str(data), batch_size=batch, shuffle=shuffle, data_format=kind
+    def loader(data: Path, kind: str, shuffle: bool) -> Batches:
+        pair: Any = RankDataLoader(
+            feature_map, stage="train", train_data=str(data), batch_size=given.batch, shuffle=shuffle, data_format=kind
         )
-        return train
+        return lambda: pair[0]
 
-    def size(found: dict[str, Any]) -> int:
+    def npz() -> Batches:
+        whole = given.folder / "whole.npz"
+        arrays: dict[str, Any] = {**given.arrays()}
+        np.savez(whole, **arrays)
+        return loader(whole, "npz", True)
+
+    def rows_of(found: dict[str, Any]) -> int:
         return len(found["click"])
 
-    whole = work / "whole.npz"
-    np.savez(whole, **arrays)
-    say("fuxictr, its own format, shuffled", loader(whole, "npz", True), size)
-    say("fuxictr, Parquet, in order", loader(path, "parquet", False), size, whole=True)
-    say("fuxictr, Parquet, shuffled", loader(path, "parquet", True), size, whole=True)  # reads all before its first
+    given.add("fuxictr, npz, shuffled", npz, rows_of, part=True)
+    given.add("fuxictr, Parquet, in order", lambda: loader(given.path, "parquet", False), rows_of)
+    given.add("fuxictr, Parquet, shuffled", lambda: loader(given.path, "parquet", True), rows_of)
+    parts = given.folder / "parts"
+    given.add("fuxictr, files of Parquet, shuffled", lambda: loader(parts, "parquet", True), rows_of)
 
 
-def rechub(path: Path, batch: int, names: list[str], arrays: dict[str, np.ndarray]) -> None:
+def rechub(given: Given) -> None:
     from torch.utils.data import DataLoader
     from torch_rechub.data.dataset import ParquetIterableDataset
     from torch_rechub.utils.data import DataGenerator
 
-    x = {name: arrays[name] for name in names}
-    none = {name: values[:1] for name, values in x.items()}
-    generator = DataGenerator(x, arrays["click"])
-    train, _, _ = generator.generate_dataloader(
-        x_val=none, y_val=arrays["click"][:1], x_test=none, y_test=arrays["click"][:1], batch_size=batch
-    )
-    say("torch-rechub, DataGenerator, shuffled", train, lambda found: len(found[1]))
-    stream = ParquetIterableDataset([str(path)], columns=[*names, "click"], batch_size=batch)
-    say("torch-rechub, Parquet, in order", DataLoader(stream, batch_size=None), lambda found: len(found["click"]))
+    def arrays() -> Batches:
+        read = given.arrays()
+        x, y = {name: read[name] for name in given.names}, read["click"]
+        one, its = {name: column[:1] for name, column in x.items()}, y[:1]
+        train, _, _ = DataGenerator(x, y).generate_dataloader(
+            x_val=one, y_val=its, x_test=one, y_test=its, batch_size=given.batch
+        )
+        return lambda: train
+
+    def parquet() -> Batches:
+        rows = ParquetIterableDataset([str(given.path)], columns=[*given.names, "click"], batch_size=given.batch)
+        return lambda: DataLoader(rows, batch_size=None)
+
+    given.add("torch-rechub, arrays, shuffled", arrays, lambda found: len(found[1]), part=True)
+    given.add("torch-rechub, Parquet, in order", parquet, lambda found: len(found["click"]))
 
 
 def main() -> None:
-    path, batch, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-    table = pq.read_table(path, columns=[*names, "click"])
-    arrays = {name: table[name].to_numpy() for name in table.column_names}
-    rechub(path, batch, names, arrays)
-    with tempfile.TemporaryDirectory() as work:
-        fuxictr(path, batch, names, arrays, Path(work))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    given, about = Given(), {}
+    torch.set_num_threads(given.sizes["threads"])
+    for library, add in {"pyarrow": plain_pyarrow, "fuxictr": fuxictr, "torch-rechub": rechub}.items():
+        if any(name.startswith(library) for name in given.wanted):
+            add(given)
+            about[library.replace("-", "_")] = version(library)
+    serve(given.modes, **about)
 
 
 if __name__ == "__main__":  # workers of a data loader may import this file again

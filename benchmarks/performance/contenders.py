@@ -21,7 +21,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / "peers"
 ENVIRONMENTS = {
-    "libraries": ("fuxictr==2.3.10", "torch-rechub==0.9.0", "torch<2.14"),
+    # Without aiohttp, threads of Ray (of FuxiCTR's loaders) trip over each other's failing imports of it.
+    "libraries": ("fuxictr==2.3.10", "torch-rechub==0.9.0", "torch<2.14", "aiohttp"),
     "fbgemm": ("torch==2.13.*", "fbgemm-gpu-cpu==1.8.0", "numpy"),
 }
 

@@ -9,10 +9,10 @@ before they are asked for, by threads that end with the iterator, also where it 
 that of two windows, packed: for 39 categories some 200 MB, however long the log. What is made does not depend on when:
 the bits are those of one thread.
 
-How well it shuffles (`benchmarks/loader.py` measures it). A row moves as far from its place in the log as in a shuffle
-of all rows, a third of the log on average, because windows are drawn from everywhere. But a batch has rows of
-`window_blocks` blocks alone: two of its rows are of one block, so near in the log, with chance 1 / window_blocks, where
-a shuffle of all rows has 1 / blocks; and it takes a window's worth of batches until others are met.
+How well it shuffles (`benchmarks/performance/loader.py` measures it). A row moves as far from its place in the log as
+in a shuffle of all rows, a third of the log on average, because windows are drawn from everywhere. But a batch has rows
+of `window_blocks` blocks alone: two of its rows are of one block, so near in the log, with chance 1 / window_blocks,
+where a shuffle of all rows has 1 / blocks; and it takes a window's worth of batches until others are met.
 
 When not to use it: `shuffle=False` for anything but evaluation and progressive training in time order, because a log
 is ordered by day and hour and gradients would follow them.
