@@ -16,6 +16,7 @@ from fullrank.evaluation.evaluate import Metrics, RegressionMetrics
 from fullrank.evaluation.ranking import RankingMetrics
 from fullrank.evaluation.slice_metrics import LEAST_USERS, SliceRow, SliceTable
 from fullrank.recipes.evaluate_run import evaluate_run
+from fullrank.recipes.tables_change import TablesChange, tables_change
 from fullrank.training.run import Run
 
 SHOWN_REGRESSION = ("rows", "mse", "mae", "r2")
@@ -31,6 +32,7 @@ def evaluate(
     split: Literal["train", "valid", "test"] = "test",
     by: tuple[str, ...] = (),
     calibrated: bool = False,
+    tables: tuple[Literal["bfloat16", "int8"], ...] = (),
     replicates: int = 200,
     out: OptionalPath = None,
     json: OptionalPath = None,
@@ -45,6 +47,8 @@ def evaluate(
         by: also by slice, with 90 % intervals over users: day, cold_user, cold_item, history.NAME (how many past
             events), a role such as scenario or position, any categorical or numeric feature.
         calibrated: after the run's calibration (`fullrank calibrate`).
+        tables: bfloat16, int8 or both: also what serving with tables kept so changes: their bytes, AUC and log-loss
+            (MSE and MAE), and the largest change of a logit.
         replicates: how often the intervals draw the users anew.
         out: a folder to write the tables to, as metrics.txt.
         json: where to write the metrics for programs: `run`, `data`, `split`, and `tasks`, which has for every task
@@ -54,19 +58,25 @@ def evaluate(
             `ndcg`, `hit_rate`, `recall`, `precision` and `mrr`, each by k.
             With --by also `slices`: a list of tables with `by`, `task`, `hidden`, `hidden_rows` and `rows`, each with
             `slice`, `users`, `metrics` and `intervals` (`value`, `low`, `high`). With --calibrated also `calibrated`.
+            With --tables also `tables`: a list of `tables`, `table_bytes`, `task`, `metrics`, `change` (of `auc` or
+            `mse`) and `largest_logit_change`, float32 first.
     """
+    if tables and calibrated:
+        raise ValueError("Expected either --tables or --calibrated: what tables change is measured on the logits.")
     bootstrap = BootstrapConfig(replicates=replicates)
+    opened, prepared = Run.open(run), PreparedData.open(data)
     found = evaluate_run(
-        Run.open(run),
-        PreparedData.open(data),
+        opened,
+        prepared,
         split,
         by=by,
         use_calibration=calibrated,
         bootstrap=bootstrap,
         progress=split,
     )
-    tables = [*_tables(found.tasks), *_ranking_table(found.ranking), *map(_slice_table, found.slices)]
-    text = "\n\n".join(tables)
+    changes = tables_change(opened, prepared, split, found.predictions, tables, progress=True)
+    shown = [*_tables(found.tasks), *_ranking_table(found.ranking), *map(_slice_table, found.slices)]
+    text = "\n\n".join([*shown, *_changes_tables(changes)])
     print(text)
     write_text(out, "metrics.txt", text)
     tasks: dict[str, Any] = {task: asdict(metrics) for task, metrics in found.tasks.items()}
@@ -74,6 +84,7 @@ def evaluate(
         tasks[task]["ranking"] = asdict(metrics)
     told: dict[str, Any] = {"run": run, "data": data, "split": split, "tasks": tasks}
     told |= {"calibrated": True} if calibrated else {}
+    told |= {"tables": [asdict(each) for each in changes]} if tables else {}
     told |= {"slices": [asdict(each) for each in found.slices]} if by else {}
     write_json(json, told)
 
@@ -99,6 +110,22 @@ def _ranking_table(ranking: Mapping[str, RankingMetrics]) -> list[str]:
     ]
     header = ["within requests", "requests", "ndcg@1", "ndcg@5", "ndcg@10", "hit@1", "hit@5", "mrr@10"]
     return [table(header, lines)] if lines else []
+
+
+def _changes_tables(changes: Sequence[TablesChange]) -> list[str]:
+    """What compact tables change, a table of the binary tasks and one of the others."""
+    tables = []
+    for kind, first, second in ((Metrics, "auc", "log_loss"), (RegressionMetrics, "mse", "mae")):
+        lines = []
+        for each in changes:
+            if isinstance(each.metrics, kind):
+                metrics = [getattr(each.metrics, name) for name in (first, second)]
+                moved = [f"{each.change:+.1e}", f"{each.largest_logit_change:.1e}"]
+                lines.append([each.task, each.tables, f"{each.table_bytes:,}", *metrics, *moved])
+        if lines:
+            header = ["task", "tables", "bytes", first, second, f"{first} change", "largest logit change"]
+            tables.append(table(header, lines, words=2))
+    return tables
 
 
 def _slice_table(found: SliceTable) -> str:

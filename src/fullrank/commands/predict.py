@@ -20,7 +20,7 @@ from fullrank.data.normalise import Origin
 from fullrank.data.partitions import PreparedData
 from fullrank.data.rows_file import read_rows
 from fullrank.recipes.predict_rows import RowPredictor, answers
-from fullrank.recipes.train import load_ranker
+from fullrank.serving.tables import Storage, load_for_serving
 from fullrank.training.run import Run
 
 FORMATS = (".parquet", ".csv", ".jsonl")
@@ -36,6 +36,7 @@ def predict(
     data: OptionalPath = None,
     out: Path = Path("scores.parquet"),
     keep: tuple[str, ...] = (),
+    tables: Storage = "float32",
     hash_ids: OptionalPath = None,
     json: OptionalPath = None,
 ) -> None:
@@ -50,6 +51,8 @@ def predict(
         data: prepared data, where histories are the log's own events: what the run was trained on, or a later version.
         out: where to write: .parquet, .csv or .jsonl.
         keep: columns of the rows to write beside the answers.
+        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a quarter of the bytes
+            (`fullrank evaluate --tables` says what that changes).
         hash_ids: the key file that the data was prepared with, if it was.
         json: where to write what was found in the rows for programs: `run`, `rows`, `absent`, `missing` and `unknown`
             (rows by input), `events` and `source` (by history), `out`.
@@ -59,7 +62,7 @@ def predict(
     opened = Run.open(run)
     predictor = RowPredictor(
         opened,
-        load_ranker(opened),
+        load_for_serving(opened, tables),
         PreparedData.open(data) if data is not None else None,
         hash_key=read_hash_key(hash_ids) if hash_ids else None,
     )

@@ -19,7 +19,7 @@ from fullrank.data.partitions import PreparedData
 from fullrank.data.rows_file import read_rows
 from fullrank.recipes.context import context_columns, parse_context
 from fullrank.recipes.recommend import Recommendations, Recommender
-from fullrank.recipes.train import load_ranker
+from fullrank.serving.tables import Storage, load_for_serving
 from fullrank.training.run import Run
 
 ANSWER_FILES = (".jsonl", ".parquet")
@@ -37,6 +37,7 @@ def recommend(
     k: int = 10,
     context: tuple[str, ...] = (),
     include_seen: bool = False,
+    tables: Storage = "float32",
     hash_ids: OptionalPath = None,
     out: OptionalPath = None,
     json: OptionalPath = None,
@@ -56,6 +57,8 @@ def recommend(
         k: how many items.
         context: COLUMN=VALUE, as often as needed: what is so in this request (`device=phone`, `tags=a|b`).
         include_seen: also items of the user's history, which are left out otherwise.
+        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a quarter of the bytes
+            (`fullrank evaluate --tables` says what that changes).
         hash_ids: the key file that the data was prepared with, if it was.
         out: a folder to write the table to, as recommendations.txt; or a file: .jsonl has a line a user, .parquet a row
             a user and item.
@@ -68,7 +71,7 @@ def recommend(
     opened, told = Run.open(run), parse_context(context)
     recommender = Recommender(
         opened,
-        load_ranker(opened),
+        load_for_serving(opened, tables),
         PreparedData.open(data),
         hash_key=read_hash_key(hash_ids) if hash_ids else None,
     )
