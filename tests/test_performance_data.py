@@ -1,8 +1,9 @@
-"""The benchmarks of DIN and of loaders: their quick forms run, and what they draw is what they say."""
+"""The benchmarks of DIN, of loaders and of preparing: their quick forms run, and what they draw is what they say."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +21,9 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "performance
 import din  # noqa: E402
 import loader  # noqa: E402
 import measured  # noqa: E402
+import prepare  # noqa: E402
+import prepare_log  # noqa: E402
+import prepare_peak  # noqa: E402
 
 
 @pytest.fixture
@@ -91,3 +97,71 @@ def test_a_step_that_is_not_a_whole_epoch_counts_its_own_rows() -> None:
     assert sizes.rows_of("shuffled") == sizes.rows_of("fuxictr, Parquet, shuffled") == 10_000
     assert sizes.rows_of("torch-rechub, arrays, shuffled") == 300
     assert sizes.rows_of("histories") == 5_000
+
+
+def test_quick_preparing_says_what_it_took(quick: Callable[..., dict[str, Any]]) -> None:
+    stored = quick(prepare, "--without-peers")
+    assert stored["figures"] == []
+    ((line,),) = stored["tables"].values()
+    assert line["who"] == "ours" and line["rows"] == 5_000
+    assert line["seconds"] > 0 and line["peak MiB"] > 50
+
+
+def test_the_log_is_written_in_parts_and_is_as_its_schema_says(tmp_path: Path) -> None:
+    counts = prepare_log.write(tmp_path, rows=1_000, part_rows=300)
+    assert counts == {"train": 800, "valid": 100, "test": 100}
+    parts = sorted(tmp_path.rglob("*.parquet"))
+    assert [part.stem for part in parts] == ["test-000", "train-000", "train-001", "train-002", "valid-000"]
+    assert [pq.read_metadata(part).num_rows for part in parts] == [100, 300, 300, 200, 100]
+    table = pa.concat_tables(pq.read_table(tmp_path / split) for split in counts)
+    table.validate(full=True)
+    schema = prepare_log.schema(min_count=10)
+    wanted = {feature.column for feature in schema.all_features()} | {"click", schema.roles.time}
+    assert set(table.column_names) == wanted
+    assert table["time"].to_pylist() == [1_600_000_000 + row // 100 for row in range(1_000)]
+    assert {len(text) for text in table["C3"].drop_null().to_pylist()} == {8}
+
+
+def test_texts_of_a_column_are_as_many_as_its_ranks() -> None:
+    ranks = np.arange(1, 100_001, dtype=np.uint32)
+    there = ranks % 7 > 0
+    texts = prepare_log.texts(ranks, 3, there)
+    assert texts.null_count == (~there).sum() and len(texts.unique().drop_null()) == there.sum()
+    number = int.from_bytes(bytes.fromhex(texts[0].as_py()), sys.byteorder)
+    assert number == (2_654_435_761 + 3) % 2**32
+
+
+def test_ranks_follow_their_law() -> None:
+    ranks = prepare_log.zipf(50, 400_000, np.random.default_rng(0))
+    assert ranks.min() == 1 and ranks.max() == 50
+    edges = np.arange(1, 52.0) ** (1 - prepare_log.ZIPF)
+    law = np.diff(edges) / (edges[-1] - edges[0])
+    assert np.abs(np.bincount(ranks, minlength=51)[1:] / len(ranks) - law).max() < 0.004
+
+
+def test_who_admits_other_keys_is_told_apart(tmp_path: Path) -> None:
+    of_all = dict.fromkeys(prepare_log.CATEGORIES, 5)
+    (tmp_path / "ours.json").write_text(json.dumps({"new_keys": of_all}))
+    (tmp_path / "fuxictr").mkdir()
+    described = [{name: {"vocab_size": 7}} for name in of_all] + [{"I1": {"type": "numeric"}}]
+    path = tmp_path / "fuxictr" / "feature_map.json"
+    path.write_text(json.dumps({"features": described}))
+    prepare.check_keys(tmp_path, "fuxictr")
+    described[2]["C3"]["vocab_size"] = 8
+    path.write_text(json.dumps({"features": described}))
+    with pytest.raises(SystemExit, match=r"fuxictr, got \(ours, theirs\) \{'C3': \(5, 6\)\}"):
+        prepare.check_keys(tmp_path, "fuxictr")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what a process holds")
+def test_the_memory_of_a_process_counts_what_it_started() -> None:
+    hold = "x = bytearray(b'1') * (100 << 20); print(flush=True); input()"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with prepare_peak.peak_of_tree(process.pid) as peak:
+        process.stdout.readline()  # it holds them
+    process.communicate("\n")
+    assert peak.mib is not None and 100 < peak.mib < 200

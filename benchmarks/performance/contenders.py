@@ -51,6 +51,10 @@ class Contender:
         self.peak_mib = 0.0
         self.others: list[float] = []  # the share of all cores that other processes took, of each turn
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def seconds(self, mode: str, steps: int, warm: int) -> list[float]:
         """The seconds of each of `steps` steps, after `warm` that do not count."""
         begun, busy, own = time.perf_counter(), _busy(), _busy(self._process.pid)

@@ -17,8 +17,14 @@ sys.path.insert(0, str(HERE.parent))
 
 import render  # noqa: E402  # beside the folder of this file
 
-NAMES = ("table_step", "dcnv2_training", "table_growth", "curves")
-WITH_PEERS = {"table_step": ["--without-peers"], "dcnv2_training": ["--against", "by-hand"]}  # and without
+NAMES = ("table_step", "dcnv2_training", "table_growth", "din", "loader", "prepare", "curves")
+WITH_PEERS = {  # and without
+    "table_step": ["--without-peers"],
+    "dcnv2_training": ["--against", "by-hand"],
+    "din": ["--without-peers"],
+    "loader": ["--without-peers"],
+    "prepare": ["--without-peers"],
+}
 
 
 def words_of(name: str, peers: Path, out: Path, quick: bool) -> list[str]:

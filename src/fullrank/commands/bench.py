@@ -29,13 +29,13 @@ def bench(
     peers: OptionalPath = None,
     out: OptionalPath = None,
 ) -> int:
-    """Time this machine: the table step, training and its growth, beside what others use. Needs a checkout.
+    """Time this machine: the table step, training, loading, preparing, beside what others use. Needs a checkout.
 
     Peers are installed into virtual environments of their own, which takes a network. Stop what else the machine does:
     another job on the same cores makes every figure worthless. Exit code 1 where a target is missed.
 
     Args:
-        names: table_step, dcnv2_training, table_growth, curves; all of them if none.
+        names: table_step, dcnv2_training, table_growth, din, loader, prepare, curves; all of them if none.
         quick: a small form of each, without peers; its figures mean nothing and are not kept.
         peers: where the peers' environments are, or are made; a folder that is removed at the end if none.
         out: where the JSON files go; `benchmarks/results/performance` of the checkout if none, which is then also
