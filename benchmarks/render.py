@@ -36,6 +36,18 @@ fastest of its table optimizers in that dtype, found by a look at all of them; *
 Adagrad; *fuxictr* and *torch-rechub* are their own layers in float32 with their own optimizer, **dense Adam** over
 every row of every table, which is why their steps cost more with more rows. Ours touches rows of the batch alone.""",
     "table_growth": """The same step of ours as its tables grow; the target is a ratio of times.""",
+    "din": """Whole steps of DIN: requests of one candidate with a history each, lognormal with a median of 40 and at
+most 1,000 events; 100,000 items of width 16, an activation unit of (80, 40) with Dice, an MLP of (200, 80), 1,024
+rows a batch in memory. Ours computes the pairs there are, with lazy Adam for the table. *By hand* and *fuxictr* are
+padded to the longest of the batch: plain torch with SparseAdam, and its own layers in float32 with **dense Adam**.""",
+    "loader": """Loaders alone: 39 categories and a label of 1 M rows, in batches of 4,096, out of the same Parquet
+file or their own format of it; each asked for an epoch as its own training loop asks. Shuffled is held against
+shuffled, in order against in order; PyArrow does not shuffle and meets both. *npz* of fuxictr and *arrays* of
+torch-rechub go through Python row by row, and are asked for the first 64 batches of an epoch.""",
+    "prepare": """A log in the shape of Criteo's (13 numbers, 26 categories as texts, a label, a time), from Parquet
+to ids and scaled numbers of three splits: keys counted on the training rows, at least 10 times. *fuxictr*: its
+`FeatureProcessor` and `build_dataset`; *polars*: a script written for this log. Ours also checks every value, hashes
+its input, bounds its memory and keeps what serving needs. Memory: of a process and all it started.""",
     "curves": """The same step at other sizes: 5 M rows, batch 4096, 39 features, width 16 but for what changes. *By
 hand*: plain torch with sparse Adagrad. Memory is the peak of a process that trains in both dtypes.""",
 }
