@@ -51,7 +51,7 @@ def predict(
         data: prepared data, where histories are the log's own events: what the run was trained on, or a later version.
         out: where to write: .parquet, .csv or .jsonl.
         keep: columns of the rows to write beside the answers.
-        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a quarter of the bytes
+        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a third of the bytes
             (`fullrank evaluate --tables` says what that changes).
         hash_ids: the key file that the data was prepared with, if it was.
         json: where to write what was found in the rows for programs: `run`, `rows`, `absent`, `missing` and `unknown`

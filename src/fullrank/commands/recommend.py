@@ -57,7 +57,7 @@ def recommend(
         k: how many items.
         context: COLUMN=VALUE, as often as needed: what is so in this request (`device=phone`, `tags=a|b`).
         include_seen: also items of the user's history, which are left out otherwise.
-        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a quarter of the bytes
+        tables: how embedding tables are kept in memory: bfloat16 takes half, int8 about a third of the bytes
             (`fullrank evaluate --tables` says what that changes).
         hash_ids: the key file that the data was prepared with, if it was.
         out: a folder to write the table to, as recommendations.txt; or a file: .jsonl has a line a user, .parquet a row

@@ -1,4 +1,4 @@
-"""Rows of an arena in half or a quarter of their bytes, read as float32. n owners · F columns · R rows · D width.
+"""Rows of an arena in half or a third of their bytes, read as float32. n owners · F columns · R rows · D width.
 
 bfloat16 keeps 8 bits of each number: rounding to nearest even changes it by at most 2^-9 of itself. int8 keeps a scale
 a row, s = max|w| / 127, and q = round(w / s), read as s q: off by at most s / 2, whatever the number. The scale lies in

@@ -61,9 +61,9 @@ class Scorer:
     may lie on any device. Missing values (NaN numbers, id 1, empty bags) have finite logits as in training; a ranker
     with a weight that is not finite is refused. With no candidates every task has an empty answer.
 
-    `tables` says how embedding tables are kept (`ServingTables`): `bfloat16` in half, `int8` in about a quarter of
-    their bytes; logits move by less than in bfloat16 products (`fullrank evaluate --tables` measures it on a run's
-    own rows). For tables of gigabytes; it goes with either precision.
+    `tables` says how embedding tables are kept (`ServingTables`): `bfloat16` in half, `int8` in about a third of their
+    bytes; how far logits and AUC move on a run's own rows `fullrank evaluate --tables` measures. For tables of
+    gigabytes; it goes with either precision.
 
     The dense weights are copied, the tables (in float32) are not: not for a ranker that is still trained.
     """

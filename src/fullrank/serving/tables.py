@@ -1,4 +1,4 @@
-"""Embedding tables to be served from: half or a quarter of their bytes, the same look-ups, no training.
+"""Embedding tables to be served from: half or a third of their bytes, the same look-ups, no training.
 
 Shape suffixes: n rows · D width.
 """
