@@ -143,7 +143,8 @@ def test_who_admits_other_keys_is_told_apart(tmp_path: Path) -> None:
     of_all = dict.fromkeys(prepare_log.CATEGORIES, 5)
     (tmp_path / "ours.json").write_text(json.dumps({"new_keys": of_all}))
     (tmp_path / "fuxictr").mkdir()
-    described = [{name: {"vocab_size": 7}} for name in of_all] + [{"I1": {"type": "numeric"}}]
+    described: list[dict[str, Any]] = [{name: {"vocab_size": 7}} for name in of_all]
+    described.append({"I1": {"type": "numeric"}})
     path = tmp_path / "fuxictr" / "feature_map.json"
     path.write_text(json.dumps({"features": described}))
     prepare.check_keys(tmp_path, "fuxictr")

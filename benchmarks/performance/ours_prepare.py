@@ -11,6 +11,7 @@ from pathlib import Path
 from worker import Mode, serve
 
 import fullrank
+import fullrank.commands.prepare  # which the command would import when it is called
 from fullrank.cli import main as command
 
 

@@ -11,7 +11,8 @@ round each prepares once, in turn, in a new process that has its imports made. T
   its memory, and commits by a rename; its id spaces are frozen, so that it keeps nothing for later appends. It writes
   Arrow as it lies in memory (others: compressed Parquet), with each row's request and when its label is known.
 * fuxictr: its `FeatureProcessor` and `build_dataset`. It alone writes its vocabularies as JSON and pickle too. A
-  missing number is 0 to it, and is fitted; a missing category is unknown. It gives half of the cores to transforming.
+  missing number is 0 to it, and is fitted; a missing category is unknown. It starts Ray, which counts, and gives half
+  of the cores to transforming.
 * polars: a script written for this one log (`peers/prepare_polars.py`), which checks nothing; it keeps the keys.
 
 Memory: of a process and all it started, without pages of mapped files.
@@ -77,7 +78,7 @@ def timed(folder: Path, peers: Path | None, rounds: int) -> tuple[dict[str, Run]
             [each.seconds for each in found],
             round(max(each.mib for each in found)),
             # Ray's processes count as others: their share of the cores is not told.
-            max(each.others for each in found) if name != "fuxictr" else None,
+            round(max(each.others for each in found), 2) if name != "fuxictr" else None,
         )
         for name, found in took.items()
     }
