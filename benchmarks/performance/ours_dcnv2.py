@@ -6,6 +6,7 @@ Every field is the candidate's, as in our reader of Criteo, and each row its own
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 import torch
 from worker import Mode, Work, serve, work
@@ -17,14 +18,24 @@ from fullrank.kernels.pages import keep_freed_memory
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.training.config import TrainConfig
-from fullrank.training.objectives import ObjectiveConfig
+from fullrank.training.objectives import Objective, ObjectiveConfig
 from fullrank.training.optimizers import RankerOptimizer
 
 
 def main() -> None:
     keep_freed_memory()  # as `train` does
     given = work()
-    sizes = given.sizes
+    learner = build(given.sizes, seed=0)
+    modes = {}
+    for kind in given.ids_SBF:
+        made = batches(given, kind)
+        for dtype in ("fp32", "bf16"):
+            modes[f"{dtype}, {kind}"] = Mode(stepper(*learner, cycle(made), dtype == "bf16"))
+    serve(modes, fullrank=fullrank.__version__)
+
+
+def build(sizes: dict[str, Any], seed: int) -> tuple[DCNv2, RankerOptimizer, Objective]:
+    """The ranker, what updates it, and its loss."""
     spaces = [f"c{place}" for place in range(sizes["features"])]
     inputs = Inputs(
         request=(),
@@ -38,40 +49,31 @@ def main() -> None:
         num_cross_layers=sizes["cross_layers"],
         hidden=tuple(sizes["hidden"]),
     )
-    ranker = config.build(inputs, {space: sizes["rows_of_a_feature"] for space in spaces}, seed=0).train()
+    ranker = config.build(inputs, {space: sizes["rows_of_a_feature"] for space in spaces}, seed=seed).train()
     optimizer = RankerOptimizer(ranker, TrainConfig(batch_size=sizes["batch"], lr=sizes["lr"]))
-    objective = ObjectiveConfig().build(inputs.tasks)
-    modes = {}
-    for kind in given.ids_SBF:
-        made = batches(given, kind)
-        for dtype in ("fp32", "bf16"):
-            modes[f"{dtype}, {kind}"] = Mode(stepper(ranker, optimizer, objective, cycle(made), dtype == "bf16"))
-    serve(modes, fullrank=fullrank.__version__)
+    return ranker, optimizer, ObjectiveConfig().build(inputs.tasks)
 
 
 def batches(given: Work, kind: str) -> list[Batch]:
-    rows = given.sizes["batch"]
+    pairs = zip(given.ids_SBF[kind], given.labels_SB, strict=True)
+    return [batch_of(ids_BF.contiguous(), label_B) for ids_BF, label_B in pairs]
+
+
+def batch_of(ids_BF: torch.Tensor, label_B: torch.Tensor) -> Batch:
+    rows = len(label_B)
     one_B, none = torch.ones(rows), torch.empty(rows, 0)
-    requests = Requests(
-        features=FeatureBlock(none.long(), none),
-        histories=(),
-        user_R=torch.zeros(rows, dtype=torch.int64),
-        time_R=torch.zeros(rows, dtype=torch.int64),
+    nobody = torch.zeros(rows, dtype=torch.int64)
+    return Batch(
+        Requests(features=FeatureBlock(none.long(), none), histories=(), user_R=nobody, time_R=nobody),
+        Candidates(FeatureBlock(ids_BF, none), torch.arange(rows)),
+        Labels(
+            values_BK=label_B[:, None],
+            known_BK=torch.ones(rows, 1, dtype=torch.bool),
+            weight_B=one_B,
+            sample_rate_B=one_B,
+            propensity_B=one_B,
+        ),
     )
-    return [
-        Batch(
-            requests,
-            Candidates(FeatureBlock(ids_BF.contiguous(), none), torch.arange(rows)),
-            Labels(
-                values_BK=label_B[:, None],
-                known_BK=torch.ones(rows, 1, dtype=torch.bool),
-                weight_B=one_B,
-                sample_rate_B=one_B,
-                propensity_B=one_B,
-            ),
-        )
-        for ids_BF, label_B in zip(given.ids_SBF[kind], given.labels_SB, strict=True)
-    ]
 
 
 def stepper(ranker, optimizer, objective, following, bf16: bool):

@@ -17,10 +17,14 @@ sys.path.insert(0, str(HERE.parent))
 
 import render  # noqa: E402  # beside the folder of this file
 
-NAMES = ("table_step", "dcnv2_training", "table_growth", "din", "loader", "prepare", "curves")
+NAMES = (
+    "table_step", "dcnv2_training", "time_to_auc", "table_growth", "din", "loader", "prepare", "dense_step", "scoring",
+    "top_k", "same_quality", "curves",
+)  # fmt: skip
 WITH_PEERS = {  # and without
     "table_step": ["--without-peers"],
     "dcnv2_training": ["--against", "by-hand"],
+    "time_to_auc": ["--against", "by-hand"],
     "din": ["--without-peers"],
     "loader": ["--without-peers"],
     "prepare": ["--without-peers"],
@@ -53,9 +57,9 @@ def main() -> None:
         for name in codes:
             if (out / f"{name}.json").exists():
                 stored = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-                print(
-                    f"{name}\n\n{render.figures_table(stored['figures'])}\n" if stored["figures"] else f"{name}: done"
-                )
+                shown = [render.figures_table(stored["figures"])] if stored["figures"] else []
+                shown += [render.checks_table(stored["checks"])] if "checks" in stored else []
+                print("\n\n".join([name, *shown, ""]) if shown else f"{name}: done")
     if not options.quick and options.out is None:
         if "curves" in codes:
             subprocess.run([sys.executable, HERE / "plot_curves.py"], check=True)
