@@ -60,6 +60,24 @@ def test_early_stopping_from_the_command_line(world: Path, capsys: pytest.Captur
     assert json.loads(scores.read_text())["tasks"]["click"]["log_loss"] == pytest.approx(best["value"])
 
 
+def test_tables_on_disk_from_the_command_line(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They predict what those in memory predict."""
+    on_disk = "--ranker.embedding.disk.key-spaces user item --ranker.embedding.disk.chunk-rows 32"
+    found = []
+    for name, more in {"memory": "", "disk": on_disk}.items():
+        assert train(world, name, f"{SMALL} {more}") == 0
+        scores = world / f"{name}.json"
+        words = ["evaluate", str(world / name), "--data", str(world / "data"), "--split", "test", "--json", str(scores)]
+        assert main(words) == 0
+        found.append(json.loads(scores.read_text())["tasks"])
+    assert found[0] == found[1]
+    assert len(list((world / "disk" / "checkpoints").rglob("rows/user.main/*.f32"))) > 1
+    capsys.readouterr()
+    assert train(world, "other", f"{SMALL} --ranker.embedding.disk.key-spaces usr") != 0
+    assert "to live on disk, got 'usr'. Did you mean 'user'?" in capsys.readouterr().err
+    assert not (world / "other").exists()
+
+
 def test_objectives_from_the_command_line(world: Path) -> None:
     options = f"{SMALL} --objective pairwise --task-weights conversion 0.5"
     assert train(world, "pairs", options) == 0

@@ -14,7 +14,7 @@ from fullrank.training.checkpoint import Position
 from fullrank.training.config import TrainConfig
 from fullrank.training.objectives import MultiTask
 from fullrank.training.run import Run, RunError
-from fullrank.training.weights import weight_tensors
+from fullrank.training.weights import file_writers, weight_tensors
 
 TRAIN = TrainConfig(lr=0.1, clip_norm=0.5)
 
@@ -39,10 +39,13 @@ def test_weights_load_into_a_ranker_built_anew(tmp_path):
     run, trained = create_run(tmp_path / "a", TRAIN), TinyRanker(seed=1)
     with pytest.raises(RunError, match="has no checkpoint yet: train it first"):
         run.load_weights(trained)
-    trained.norm(torch.randn(8, 24))  # so that the buffers are not as they begin
-    run.save(Position(step=3), weight_tensors(trained), keep=1)
+    trained.norm(torch.randn(8, 32))  # so that the buffers are not as they begin
+    trained.tables.begin_on_disk(tmp_path / "first")
+    run.save(Position(step=3), weight_tensors(trained), keep=1, files=file_writers(trained))
     ranker = TinyRanker(seed=2)
     assert Run.open(run.path).load_weights(ranker) == Position(step=3)
+    ids = torch.arange(20)
+    assert torch.equal(*(it.tables.gather_table("on_disk.main", ids) for it in (trained, ranker)))
     for (name, a), b in zip(trained.state_dict().items(), ranker.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     other = TinyRanker(TinyRanker.Config(plain=True))

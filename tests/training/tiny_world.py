@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
 from fullrank.data.inputs import Inputs
 from fullrank.data.lineage import Pin
-from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.features.tables import DiskTables, EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.schema import Roles, Schema, Task
 from fullrank.training.config import TrainConfig
 from fullrank.training.objectives import ObjectiveConfig
@@ -84,10 +84,12 @@ OPTIMIZERS = {
     "dense": TableOptimizer(semantics="dense", lr=0.01),
     "rowwise_adagrad": TableOptimizer(semantics="rowwise_adagrad", lr=0.1),
 }
+DISK = DiskTables(chunk_rows=8)
 
 
 class TinyRanker(nn.Module):
-    """Three tables of 20 rows, one a semantics (`plain`: one table, rowwise), then BatchNorm, dropout and a Linear."""
+    """Tables of 20 rows, one a semantics and one on disk (`plain`: one table, rowwise), then BatchNorm, dropout and a
+    Linear."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -98,11 +100,18 @@ class TinyRanker(nn.Module):
     def __init__(self, config: Config | None = None, seed: int = 0) -> None:
         super().__init__()
         self.config = config = config or self.Config()
-        names = ("rowwise_adagrad",) if config.plain else tuple(OPTIMIZERS)
+        names = ("rowwise_adagrad",) if config.plain else (*OPTIMIZERS, "on_disk")
         self.tables = EmbeddingTables(
             TablePlan(
                 tuple(
-                    TableSpec(key_space=name, num_rows=20, width=config.width, init_std=0.5, optimizer=OPTIMIZERS[name])
+                    TableSpec(
+                        key_space=name,
+                        num_rows=20,
+                        width=config.width,
+                        init_std=0.5,
+                        optimizer=OPTIMIZERS.get(name, OPTIMIZERS["rowwise_adagrad"]),
+                        disk=DISK if name == "on_disk" else None,
+                    )
                     for name in names
                 )
             ),
@@ -164,14 +173,16 @@ def lines_of(run: Run) -> list[dict[str, Any]]:
 
 
 def all_tensors(run: Run) -> dict[str, Tensor]:
-    """Every tensor of the newest checkpoint: weights, optimizer and random state."""
+    """Every tensor of the newest checkpoint: weights, optimizer and random state, and what is on disk."""
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
-    return {
+    tensors = {
         f"{part}:{name}": tensor
         for part in ("dense", "tables", "optimizer")
         for name, tensor in checkpoint.tensors(part).items()
     }
+    rows = sorted((checkpoint.path / "rows").rglob("*.f32"))
+    return tensors | {path.name: torch.from_file(str(path), size=path.stat().st_size // 4) for path in rows}
 
 
 def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:

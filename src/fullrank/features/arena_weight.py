@@ -1,6 +1,6 @@
 """The rows of an arena: a parameter whose look-ups note their gradients instead of adding sparse tensors.
 
-Shape suffixes: n gradients · N values (rows looked up) · R rows of the arena · D width.
+Shape suffixes: n gradients · N values (rows looked up) · R rows of the arena (0 where it lives on disk) · D width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from fullrank.features.deferred_decay import DeferredDecay
-from fullrank.kernels.gather import gather
+from fullrank.features.disk_rows import DiskRows
+from fullrank.kernels.gather import checked_rows, gather
 
 _GRAD: Any = torch.Tensor.grad  # the slot that torch keeps a gradient in
 
@@ -42,17 +43,26 @@ class ArenaWeight(nn.Parameter):
 
     Not for `torch.autograd.grad` with respect to this parameter, hooks on its gradient, or second derivatives: they
     find none. Copy the rows into a parameter of your own for those.
+
+    The rows of an arena that lives on `disk` are there, and none here; copies read the same ones.
     """
 
     _lookups: list[LookUpGrad]
+    disk: DiskRows | None
 
     def __new__(cls, data: Tensor, requires_grad: bool = True) -> ArenaWeight:
         weight_RD = super().__new__(cls, data, requires_grad)
         weight_RD._lookups = []
+        weight_RD.disk = None
         return weight_RD
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return ArenaWeight, (self.data, self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ArenaWeight:
+        memo[id(self)] = copied = ArenaWeight(self.data.clone(), self.requires_grad)
+        copied.disk = self.disk
+        return copied
 
     def gather(self, ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor, decay: DeferredDecay | None) -> Tensor:
         """x_nFD: row `base_F[f] + ids_nF[n, f]` of every id, less the decay that it still lacks; an id outside its
@@ -78,7 +88,8 @@ class ArenaWeight(nn.Parameter):
             lookups = self.take()
             rows_N = torch.cat([lookup.rows_N for lookup in lookups])
             values_ND = torch.cat([lookup.values_ND() for lookup in lookups])
-            self.grad = torch.sparse_coo_tensor(rows_N[None], values_ND, self.shape, check_invariants=False)
+            shape = self.shape if self.disk is None else (self.disk.arena.num_rows, self.shape[1])
+            self.grad = torch.sparse_coo_tensor(rows_N[None], values_ND, shape, check_invariants=False)
         return _GRAD.__get__(self)
 
     @grad.setter
@@ -97,7 +108,11 @@ class _Gather(Function):
         num_rows_F: Tensor,
         decay: DeferredDecay | None,
     ) -> Tensor:
-        x_nFD, rows_nF = gather(weight_RD, ids_nF, base_F, num_rows_F)
+        if weight_RD.disk is None:
+            x_nFD, rows_nF = gather(weight_RD, ids_nF, base_F, num_rows_F)
+        else:
+            rows_nF = checked_rows(ids_nF, base_F, num_rows_F)
+            x_nFD = weight_RD.disk.read(rows_nF.reshape(-1)).view(*rows_nF.shape, -1)
         ctx.lookups = weight_RD._lookups
         ctx.save_for_backward(rows_nF)
         return x_nFD if decay is None else x_nFD.mul_(decay.factor(rows_nF, x_nFD.dtype).unsqueeze(-1))
@@ -123,8 +138,11 @@ class _BagSum(Function):
         ctx.save_for_backward(rows_N, offsets, weights_N)
         factor_N = None if decay is None else decay.factor(rows_N, weight_RD.dtype)
         share_N = weights_N if factor_N is None else factor_N if weights_N is None else weights_N * factor_N
+        source_RD: Tensor = weight_RD
+        if weight_RD.disk is not None:
+            source_RD, rows_N = weight_RD.disk.read(rows_N), torch.arange(len(rows_N))
         return F.embedding_bag(
-            rows_N, weight_RD, offsets, mode="sum", per_sample_weights=share_N, include_last_offset=True
+            rows_N, source_RD, offsets, mode="sum", per_sample_weights=share_N, include_last_offset=True
         )
 
     @staticmethod

@@ -77,11 +77,41 @@ class TableOptimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiskTables:
+    """Which tables live on disk instead of in memory, and how (see `features.disk_rows`).
+
+    Args:
+        key_spaces: the tables of these do.
+        held_rows: rows changed since the last checkpoint are held in memory, in every arena; from so many on a
+            checkpoint is made after the step, which writes them.
+        chunk_rows: rows of a file, a power of two. A checkpoint writes the files that changed anew and links the
+            others: small files suit tables of which small parts change.
+
+    Not for `dense` tables, and not with a decoupled `weight_decay`: these change every row in every step.
+    """
+
+    key_spaces: tuple[str, ...] = ()
+    held_rows: int = 1 << 22
+    chunk_rows: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        if self.held_rows < 1:
+            raise ValueError(f"Expected held_rows >= 1, got {self.held_rows}.")
+        if self.chunk_rows < 1 or self.chunk_rows & (self.chunk_rows - 1):
+            raise ValueError(f"Expected chunk_rows to be a power of two, got {self.chunk_rows}.")
+
+    def of(self, key_space: str) -> DiskTables | None:
+        """What a table of this key space has as `TableSpec.disk`."""
+        return self if key_space in self.key_spaces else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """One logical table: `num_rows` rows of `width` for the ids of `key_space`; row 0 is padding and stays zero.
 
     `set` names one of several tables of a key space (multi-embedding, a table per task): a name, so that a checkpoint
-    of a model with one set more still says which is which. Initial rows are N(0, init_std²).
+    of a model with one set more still says which is which. Initial rows are N(0, init_std²). `disk`: where it is not
+    None, the table lives on disk.
     """
 
     key_space: str
@@ -90,11 +120,19 @@ class TableSpec:
     set: str = "main"
     init_std: float = 0.01
     optimizer: TableOptimizer = TableOptimizer()
+    disk: DiskTables | None = None
 
     def __post_init__(self) -> None:
         if self.num_rows < 1 or self.width < 1:
             got = f"{self.num_rows} rows of width {self.width}"
             raise ValueError(f"Expected table {self.name!r} to have at least one row and one column, got {got}.")
+        optimizer = self.optimizer
+        if self.disk and (optimizer.semantics == "dense" or (optimizer.semantics == "lazy" and optimizer.weight_decay)):
+            got = f"{optimizer.semantics!r} and weight_decay {optimizer.weight_decay}"
+            raise ValueError(
+                f"Table {self.name!r} is to live on disk, where only touched rows may change; got semantics {got}, "
+                "which change them all. Use 'rowwise_adagrad', 'ftrl', or 'lazy' without weight_decay."
+            )
 
     @property
     def name(self) -> str:
@@ -103,7 +141,8 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class Arena:
-    """Tables of one width and optimizer in one block of rows: table k owns `[bases[k], bases[k] + num_rows)`."""
+    """Tables of one width and optimizer in one block of rows: table k owns `[bases[k], bases[k] + num_rows)`. On disk a
+    table begins with a chunk of its own."""
 
     tables: tuple[TableSpec, ...]
     bases: tuple[int, ...]
@@ -116,6 +155,10 @@ class Arena:
     @property
     def optimizer(self) -> TableOptimizer:
         return self.tables[0].optimizer
+
+    @property
+    def disk(self) -> DiskTables | None:
+        return self.tables[0].disk
 
 
 @dataclass(frozen=True)
@@ -132,15 +175,16 @@ class TablePlan:
 
     @cached_property
     def arenas(self) -> tuple[Arena, ...]:
-        groups: dict[tuple[int, TableOptimizer], list[TableSpec]] = {}
+        groups: dict[tuple[int, TableOptimizer, DiskTables | None], list[TableSpec]] = {}
         for spec in self.specs:
-            groups.setdefault((spec.width, spec.optimizer), []).append(spec)
+            groups.setdefault((spec.width, spec.optimizer, spec.disk), []).append(spec)
         arenas = []
-        for tables in groups.values():
+        for (_, _, disk), tables in groups.items():
             bases, end = [], 0
             for spec in tables:
                 bases.append(end)
-                end += spec.num_rows
+                rows = spec.num_rows
+                end += rows if disk is None else -(-rows // disk.chunk_rows) * disk.chunk_rows
             arenas.append(Arena(tuple(tables), tuple(bases), end))
         return tuple(arenas)
 

@@ -5,8 +5,10 @@ Shape suffixes: n owners · F columns · N values of all bags · R rows of an ar
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 from fullrank.data.batch import Bag
 from fullrank.features.arena_weight import ArenaWeight
 from fullrank.features.deferred_decay import DeferredDecay
+from fullrank.features.disk_rows import DiskRows
 from fullrank.features.table_init import initial_rows, write_initial_rows
-from fullrank.features.table_plan import TableOptimizer, TablePlan, TableSpec
+from fullrank.features.table_plan import Arena, DiskTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.kernels.gather import IdOutOfRange
 from fullrank.kernels.pages import zeros
 
-__all__ = ["Columns", "EmbeddingTables", "TableOptimizer", "TablePlan", "TableSpec"]
+__all__ = ["Columns", "DiskTables", "EmbeddingTables", "TableOptimizer", "TablePlan", "TableSpec"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class EmbeddingTables(nn.Module):
     `TableUpdater`, not with a `torch.optim` optimizer. Row 0 of every table is padding: zeros that never change. A
     model registers its tables once; whoever reads them (`FieldEmbedding`) only refers to them.
 
+    Tables that live on disk (`TableSpec.disk`) are read from files: of a checkpoint, or of `begin_on_disk` where they
+    are new. They are on the CPU, and are not among the `logical_tables`.
+
     Every lookup compares the ids with their tables' sizes, so that an id never reads a neighbour's row; on a GPU that
     is one wait for the device.
     """
@@ -47,9 +53,10 @@ class EmbeddingTables(nn.Module):
         super().__init__()
         self.plan = plan
         self.seed = seed
-        self.arenas = nn.ParameterList(ArenaWeight(zeros(arena.num_rows, arena.width)) for arena in plan.arenas)
+        self.arenas = nn.ParameterList(_empty(arena, seed) for arena in plan.arenas)
         for arena, base, spec in plan.places.values():
-            write_initial_rows(self.arenas[arena].detach()[base : base + spec.num_rows], spec, seed)
+            if spec.disk is None:
+                write_initial_rows(self.arenas[arena].detach()[base : base + spec.num_rows], spec, seed)
         self.decays: list[DeferredDecay | None] = [None] * len(plan.arenas)  # set by the updater of a lazy arena
         self._layouts: dict[tuple[Columns, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -69,6 +76,18 @@ class EmbeddingTables(nn.Module):
         weight_RD = self.arenas[arena]
         assert isinstance(weight_RD, ArenaWeight)
         return weight_RD
+
+    def on_disk(self) -> list[DiskRows]:
+        """The arenas that live on disk."""
+        found = (self.weight(arena).disk for arena in range(len(self.arenas)))
+        return [disk for disk in found if disk is not None]
+
+    def begin_on_disk(self, folder: Path) -> None:
+        """Write the files of new tables that live on disk, if any do, below `folder` (made, and emptied before)."""
+        if disks := self.on_disk():
+            shutil.rmtree(folder, ignore_errors=True)
+            for disk in disks:
+                disk.begin(folder)
 
     def gather(self, columns: Columns, ids_nF: Tensor) -> Tensor:
         """x_nFD: the row of every id (int64 local ids, `[..., F]`). An id outside its table is an IndexError."""
@@ -109,7 +128,7 @@ class EmbeddingTables(nn.Module):
         return x_nD / torch.where(total_n == 0, torch.inf, total_n).unsqueeze(-1)
 
     def logical_tables(self) -> dict[str, Tensor]:
-        """Every table by name, `[num_rows, width]`: views of the arenas, for checkpoints and warm starts.
+        """Every table in memory by name, `[num_rows, width]`: views of the arenas, for checkpoints and warm starts.
 
         Deferred weight decay is written first, so what is stored means the same everywhere.
         """
@@ -119,11 +138,12 @@ class EmbeddingTables(nn.Module):
         return {
             name: self.arenas[arena].detach()[base : base + spec.num_rows]
             for name, (arena, base, spec) in self.plan.places.items()
+            if spec.disk is None
         }
 
     @torch.no_grad()
     def load_logical_tables(self, tables: Mapping[str, Tensor]) -> None:
-        """Copy stored tables in; exactly the tables of the plan, each of its own shape."""
+        """Copy stored tables in; exactly the tables of the plan that are in memory, each of its own shape."""
         copy_named(self.logical_tables(), tables, what="table")
 
     @torch.no_grad()
@@ -134,7 +154,12 @@ class EmbeddingTables(nn.Module):
         """
         old, new = self.plan, self.plan.grown(num_rows)
         stored = self.logical_tables()
-        for weight_RD, arena in zip(self.arenas, new.arenas, strict=True):
+        for index, arena in enumerate(new.arenas):
+            weight_RD = self.weight(index)
+            if weight_RD.disk is not None:
+                weight_RD.grad = None
+                weight_RD.disk = weight_RD.disk.grown(arena)
+                continue
             grown_RD = zeros(arena.num_rows, arena.width, like=weight_RD)
             for spec, base in zip(arena.tables, arena.bases, strict=True):
                 there = old.places[spec.name][2].num_rows
@@ -161,6 +186,14 @@ class EmbeddingTables(nn.Module):
             f"Expected ids of table {table!r} (column {column}) in 0..{num_rows - 1}, got {id}. "
             "Ids of a later lineage need a larger table: grow it, or map them to unknown first."
         )
+
+
+def _empty(arena: Arena, seed: int) -> ArenaWeight:
+    if arena.disk is None:
+        return ArenaWeight(zeros(arena.num_rows, arena.width))
+    weight_RD = ArenaWeight(torch.empty(0, arena.width))
+    weight_RD.disk = DiskRows(arena, seed)
+    return weight_RD
 
 
 def copy_named(views: Mapping[str, Tensor], stored: Mapping[str, Tensor], *, what: str) -> None:

@@ -37,11 +37,16 @@ def gather(weight_RD: Tensor, ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor
         found = gather_on_gpu(weight_RD, ids_nF, base_F, num_rows_F)
         if found is not None:
             return found
+    rows_nF = checked_rows(ids_nF, base_F, num_rows_F)
+    return F.embedding(rows_nF, weight_RD), rows_nF
+
+
+def checked_rows(ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor) -> Tensor:
+    """rows_nF, the row of every id, each compared with its table's size as in `gather`."""
     if ids_nF.numel():
         low_F, high_F = torch.aminmax(ids_nF.reshape(-1, ids_nF.shape[-1]), dim=0)
         bad_F = (low_F < 0) | (high_F >= num_rows_F)
         if bad_F.any():
             column = int(bad_F.nonzero()[0])
             raise IdOutOfRange(column, int(low_F[column] if low_F[column] < 0 else high_F[column]))
-    rows_nF = ids_nF + base_F
-    return F.embedding(rows_nF, weight_RD), rows_nF
+    return ids_nF + base_F

@@ -21,15 +21,17 @@ from typing import Any
 
 import torch
 
+WAITING = 16  # threads of loops that wait for a disk: with more, no disk we have seen reads faster
 _pool: ThreadPoolExecutor | None = None
+_waiting: ThreadPoolExecutor | None = None
 _forked = False
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads, and GNU's OpenMP does not know that."""
-    global _pool, _forked
-    _pool, _forked = None, True
+    global _pool, _waiting, _forked
+    _pool, _waiting, _forked = None, None, True
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
@@ -57,6 +59,20 @@ def in_parts(function: Callable[..., Any], cuts: Sequence[int], *arguments: Any)
         _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kernel")
     others = [_pool.submit(function, *span, *arguments) for span in spans[1:]]
     return [function(*spans[0], *arguments), *(other.result() for other in others)]
+
+
+def in_waiting_parts(function: Callable[..., Any], num: int, grain: int, *arguments: Any) -> None:
+    """`function(low, high, *arguments)` of the parts of `range(num)`, as `in_parts`, for loops that wait for a disk
+    more than they compute: up to 16 threads whatever torch has, none with less than `grain`."""
+    parts = max(1, min(WAITING, num // grain))
+    cuts = [num * part // parts for part in range(parts + 1)]
+    global _waiting
+    if _waiting is None:
+        _waiting = ThreadPoolExecutor(WAITING, thread_name_prefix="disk")
+    others = [_waiting.submit(function, *span, *arguments) for span in list(pairwise(cuts))[1:]]
+    function(cuts[0], cuts[1], *arguments)
+    for other in others:
+        other.result()
 
 
 @cache

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fullrank.data.batch import Candidates, FeatureBlock, Requests
 from fullrank.data.inputs import Field, Inputs
 from fullrank.features.field_embedding import FieldEmbedding
-from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.features.tables import DiskTables, EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.layers.din_pooling import DINPooling
 from fullrank.layers.jagged import segment_mean
 from fullrank.schema import did_you_mean
@@ -24,11 +24,12 @@ HistoryPooling = Literal["mean", "din"]
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig:
-    """One table of this width per key space, and how its rows start and learn."""
+    """One table of this width per key space, how its rows start and learn, and which tables live on disk."""
 
     width: int = 16
     init_std: float = 0.01
     optimizer: TableOptimizer = field(default_factory=TableOptimizer)
+    disk: DiskTables = field(default_factory=DiskTables)
 
     def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> EmbeddingTables:
         """The tables that `inputs` needs; `num_rows` may know more key spaces than these."""
@@ -36,22 +37,40 @@ class EmbeddingConfig:
 
     def specs(self, inputs: Inputs, num_rows: dict[str, int]) -> tuple[TableSpec, ...]:
         """The tables of `build` as a plan's part, for models that have another set of tables beside these."""
-        return table_specs(inputs, num_rows, "main", self.width, self.init_std, self.optimizer)
+        return table_specs(inputs, num_rows, "main", self.width, self.init_std, self.optimizer, self.disk)
 
 
 def table_specs(
-    inputs: Inputs, num_rows: dict[str, int], set: str, width: int, init_std: float, optimizer: TableOptimizer
+    inputs: Inputs,
+    num_rows: dict[str, int],
+    set: str,
+    width: int,
+    init_std: float,
+    optimizer: TableOptimizer,
+    disk: DiskTables,
 ) -> tuple[TableSpec, ...]:
     """A table of the named set for every key space of `inputs`."""
-    known = list(num_rows)
+    known, spaces = list(num_rows), inputs.key_spaces()
+    for space in disk.key_spaces:
+        if space not in spaces:
+            near = did_you_mean(space, list(spaces))
+            raise ValueError(f"Expected key spaces of {list(spaces)} to live on disk, got {space!r}.{near}")
     specs = []
-    for space in inputs.key_spaces():
+    for space in spaces:
         if space not in num_rows:
             near = did_you_mean(space, known)
             raise ValueError(f"Expected num_rows of key space {space!r}, got those of {known}.{near}")
         rows = num_rows[space]
         specs.append(
-            TableSpec(key_space=space, num_rows=rows, width=width, set=set, init_std=init_std, optimizer=optimizer)
+            TableSpec(
+                key_space=space,
+                num_rows=rows,
+                width=width,
+                set=set,
+                init_std=init_std,
+                optimizer=optimizer,
+                disk=disk.of(space),
+            )
         )
     return tuple(specs)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fullrank.data.batch import Candidates, Requests
 from fullrank.data.inputs import Inputs
-from fullrank.features.tables import EmbeddingTables, TableOptimizer, TableSpec
+from fullrank.features.tables import DiskTables, EmbeddingTables, TableOptimizer, TableSpec
 from fullrank.rankers.field_front import FieldFront, table_specs
 
 LINEAR = "linear"  # the set of the tables: a checkpoint of LR names them as one of FM does
@@ -17,13 +17,15 @@ LINEAR = "linear"  # the set of the tables: a checkpoint of LR names them as one
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig:
-    """One table of the set `linear` per key space, as wide as there are tasks: how its rows start and learn."""
+    """One table of the set `linear` per key space, as wide as there are tasks: how its rows start and learn, and which
+    tables live on disk."""
 
     init_std: float = 0.01
     optimizer: TableOptimizer = field(default_factory=TableOptimizer)
+    disk: DiskTables = field(default_factory=DiskTables)
 
     def specs(self, inputs: Inputs, num_rows: dict[str, int]) -> tuple[TableSpec, ...]:
-        return table_specs(inputs, num_rows, LINEAR, len(inputs.task_names), self.init_std, self.optimizer)
+        return table_specs(inputs, num_rows, LINEAR, len(inputs.task_names), self.init_std, self.optimizer, self.disk)
 
 
 class LinearPart(nn.Module):

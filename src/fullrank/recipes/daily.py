@@ -41,7 +41,7 @@ from fullrank.training.metrics_log import MetricsLog, finite
 from fullrank.training.objectives import MultiTask
 from fullrank.training.origins import Continued, Origin, Stage
 from fullrank.training.run import Run, RunError
-from fullrank.training.weights import load_weights
+from fullrank.training.weights import file_writers, load_weights
 
 PROGRESSIVE = "progressive.json"
 
@@ -178,7 +178,9 @@ class _Stages:
         newest, position = self.run.latest_checkpoint(), state.position
         if newest is None or newest.position.epoch < position.epoch:  # the last stages had nothing to learn, but grew
             parts = {part: state.tensors(part) for part in PARTS if state.has(part)}
-            self.run.save(position, parts, self.record.train.keep_checkpoints)
+            ranker = self._built(len(self.stages) - 1)
+            load_weights(ranker, state)
+            self.run.save(position, parts, self.record.train.keep_checkpoints, files=file_writers(ranker))
         lines = [json.dumps(line, allow_nan=False) for line in _days(self.run)]
         draft = self.run.path / f".{PROGRESSIVE}"
         draft.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

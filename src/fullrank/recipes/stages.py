@@ -24,7 +24,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class InMemory(Checkpoint):
-    """A checkpoint that is on no disk."""
+    """A checkpoint that is on no disk, but for tables that live there."""
 
     parts: Parts = field(default_factory=dict)
 
@@ -60,8 +60,9 @@ def first_state(run: Run, epoch: int) -> InMemory:
     newest, result = run.latest_checkpoint(), run.result()
     assert newest is not None and result is not None
     parts = {part: newest.tensors(part) for part in PARTS if newest.has(part)}
+    rows = newest
     if result.best is not None:
-        best = run.best_checkpoint()
+        rows = best = run.best_checkpoint()
         parts |= {part: best.tensors(part) for part in ("dense", "tables")}
         if "average" in parts:
             parts["average"] = {name: parts["dense"][name] for name in parts["average"]}
@@ -69,7 +70,7 @@ def first_state(run: Run, epoch: int) -> InMemory:
         newest.position, epoch=epoch, row=0, metrics_bytes=0, seconds=0.0, validated_step=0, valid={},
         window={}, window_steps=0, window_norm=0.0, early=Watch(), plateau=Watch(),
     )  # fmt: skip
-    return InMemory(newest.path, position, parts=parts)
+    return InMemory(rows.path, position, files=rows.files, parts=parts)
 
 
 def grown(ranker: Ranker, state: Checkpoint, num_rows: Mapping[str, int], config: TrainConfig) -> Parts:
@@ -103,5 +104,5 @@ def one_pass(config: TrainConfig, epoch: int) -> TrainConfig:
 def advanced(state: Checkpoint, position: Position, parts: Parts | None = None) -> InMemory:
     """The same state at another position, with other parts if given."""
     kept = parts or {part: state.tensors(part) for part in PARTS if state.has(part)}
-    return InMemory(state.path, position, parts=kept)
+    return InMemory(state.path, position, files=state.files, grows=parts is not None or state.grows, parts=kept)
 

@@ -83,6 +83,7 @@ def train_ranker(
     check_watched(training, scores)  # before there is a folder that another try would have to match
     warmup_rows(training, data.num_rows("train"))
     num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
+    ranker = config.build(inputs, num_rows, seed)
     run = Run.create(
         path,
         type_tag=ranker_name(ranker_class_of(config)),
@@ -98,7 +99,6 @@ def train_ranker(
         data=state,
         warm_from=origin,
     )
-    ranker = config.build(inputs, num_rows, seed)
     if warm_from is not None and run.latest_checkpoint() is None:
         report = warm_start(ranker, inputs, transform.id_maps, warm_from, warm_from.weights())
         (run.path / WARM_START).write_text(dumps(report), encoding="utf-8")

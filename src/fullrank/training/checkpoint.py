@@ -4,6 +4,9 @@
 ``.tmp-STEP``, flushed to the disk, renamed, and then named by the file `latest`, by rename too: a kill at any moment
 leaves the checkpoint before in force. What is damaged later is noticed when it is read, and the one before is taken.
 
+Tables that live on disk have files of their own in it (`features.disk_files`): what did not change since the checkpoint
+before is the same file under two names.
+
 A checkpoint may store of some tensors only the rows that changed since an earlier one, its base, which it names by
 hash (`Changes`). Read, it is the same as if it had been stored whole. A base is whole, and kept while it is needed.
 """
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from fullrank.config_json import ConfigError, dumps, loads
+from fullrank.features.disk_rows import WriteFile
 from fullrank.training.watch import Watch
 
 FORMAT = 1
@@ -97,11 +101,14 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were found to be as written."""
+    """A checkpoint whose files were found to be as written. `grows`: tables that live on disk may be longer than they
+    are in it."""
 
     path: Path
     position: Position
     base: Base | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    grows: bool = False
 
     @property
     def sha256(self) -> str:
@@ -143,9 +150,11 @@ def save_checkpoint(
     *,
     keep: int,
     changes: Changes | None = None,
+    files: Mapping[str, WriteFile] | None = None,
 ) -> Checkpoint:
     """Write `folder/STEP` with one safetensors file a part, make it the latest, and keep the newest `keep` in all (and
-    what these build on). `changes`: store the changed rows alone where it names them."""
+    what these build on). `changes`: store the changed rows alone where it names them. `files`: what writes (or links)
+    each other file, by name."""
     base = None
     if changes is not None:
         base = Base(
@@ -155,13 +164,13 @@ def save_checkpoint(
         )
         parts = {part: _changed(tensors, changes, part) for part, tensors in parts.items()}
         parts[ROWS] = {name: rows.int() for name, rows in changes.rows.items()}
-    final = _write_checkpoint(folder, str(position.step), position, parts, base)
+    made = _write_checkpoint(folder, str(position.step), position, parts, base, files or {})
     pointer = folder / f".{LATEST}"
     _write_synced(pointer, f"{position.step}\n")
     pointer.replace(folder / LATEST)
     _sync_folder(folder)
     keep_newest(folder, position.step, keep)
-    return Checkpoint(final, position, base)
+    return made
 
 
 def keep_newest(folder: Path, latest: int, keep: int) -> None:
@@ -173,10 +182,15 @@ def keep_newest(folder: Path, latest: int, keep: int) -> None:
         shutil.rmtree(folder / str(step))
 
 
-def save_best(folder: Path, position: Position, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save_best(
+    folder: Path,
+    position: Position,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    files: Mapping[str, WriteFile] | None = None,
+) -> None:
     """Write `folder/best` in place of the one that is there. A kill in between may leave none: the run then resumes
     from a checkpoint before the validation that found it, and finds it again."""
-    _write_checkpoint(folder, BEST, position, parts, None)
+    _write_checkpoint(folder, BEST, position, parts, None, files or {})
 
 
 def best_checkpoint(folder: Path) -> Checkpoint:
@@ -207,9 +221,14 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _write_checkpoint(
-    folder: Path, name: str, position: Position, parts: Mapping[str, Mapping[str, Tensor]], base: Base | None
-) -> Path:
-    """`folder/NAME`, whole or not at all; its path."""
+    folder: Path,
+    name: str,
+    position: Position,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    base: Base | None,
+    others: Mapping[str, WriteFile],
+) -> Checkpoint:
+    """`folder/NAME`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
@@ -220,6 +239,11 @@ def _write_checkpoint(
         for part, tensors in parts.items():
             file = f"{part}.safetensors"
             files[file] = _write_tensors(draft / file, tensors)
+        for file, write in others.items():
+            written = write(draft / file)
+            files[file] = FileEntry(size=written.size, sha256=written.sha256)
+        for within in {(draft / file).parent for file in others}:
+            _sync_folder(within)
         _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
         _sync_folder(draft)
     except OSError as error:
@@ -232,7 +256,7 @@ def _write_checkpoint(
         shutil.rmtree(final)
     draft.rename(final)
     _sync_folder(folder)
-    return final
+    return Checkpoint(final, position, base, files)
 
 
 def _in_order(folder: Path) -> list[int]:
@@ -281,7 +305,7 @@ def _verified(path: Path) -> Checkpoint:
         _verified(whole)
         if _sha256(whole / "state.json") != state.base.sha256:
             raise CheckpointError(f"{path} builds on {whole}, and that is another checkpoint by now.")
-    return Checkpoint(path, state.position, state.base)
+    return Checkpoint(path, state.position, state.base, state.files)
 
 
 def _changed(tensors: Mapping[str, Tensor], changes: Changes, part: str) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
+from shutil import rmtree
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,9 @@ from fullrank.training.run import Run
 from fullrank.training.seeds import derive_seed
 from fullrank.training.stop import StopSignals
 from fullrank.training.watch import Better, Watch, check_watched, value_of
-from fullrank.training.weights import load_weights, weight_tensors
+from fullrank.training.weights import file_writers, load_weights, read_from, tables_of, weight_tensors
+
+FIRST_ROWS = ".first"  # of checkpoints/: tables that live on disk, until the first checkpoint
 
 
 class TrainingError(RuntimeError):
@@ -150,7 +153,9 @@ class _Training:
         torch.default_generator.manual_seed(derive_seed(self.config.seed, "train"))
         checkpoint = self.run.latest_checkpoint()
         if checkpoint is None:
+            tables_of(self.ranker).begin_on_disk(self.run.path / "checkpoints" / FIRST_ROWS)
             return Position(epoch_rows=self.loader.num_rows)
+        rmtree(self.run.path / "checkpoints" / FIRST_ROWS, ignore_errors=True)  # of a process killed when it began
         if checkpoint.position.epoch_rows != self.loader.num_rows:
             raise TrainingError(
                 f"Expected {checkpoint.position.epoch_rows} training rows as at checkpoint {checkpoint.path}, got "
@@ -307,7 +312,7 @@ class _Training:
             self.ranker.train()
             self.at = self._judged(metrics)
             if config.early_stop and self.at.early.step == at.step:
-                self.run.save_best(self.at, weight_tensors(self.ranker))
+                self.run.save_best(self.at, weight_tensors(self.ranker), file_writers(self.ranker))
             self._write(epoch=at.epoch - (at.row == 0), valid=metrics)
             self.progress.validated(metrics, self.at.early)
             for callback in self.callbacks:
@@ -340,7 +345,8 @@ class _Training:
 
     def _save_if_due(self) -> None:
         every = self.config.checkpoint_every_steps
-        if self.at.row == 0 or (every is not None and self.at.step % every == 0):
+        full = any(disk.full for disk in tables_of(self.ranker).on_disk())
+        if self.at.row == 0 or full or (every is not None and self.at.step % every == 0):
             self._save()
 
     def _save(self) -> None:
@@ -351,8 +357,11 @@ class _Training:
         }
         parts = weight_tensors(self.ranker) | {"optimizer": optimizer} | self.average.parts()
         changes = self.increments.changes(parts, whole=self.at.row == 0)
-        checkpoint = self.run.save(self.at, parts, self.config.keep_checkpoints, changes)
+        files = file_writers(self.ranker)
+        checkpoint = self.run.save(self.at, parts, self.config.keep_checkpoints, changes, files)
         self.increments.saved(checkpoint, changes)
+        if files:
+            read_from(self.ranker, checkpoint)
         self.saved_step = self.at.step
 
     def _seconds(self) -> float:

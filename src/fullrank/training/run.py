@@ -26,6 +26,7 @@ from fullrank.config_json import dumps, encode, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.lineage import Pin
 from fullrank.data.partitions import DataState
+from fullrank.features.disk_rows import WriteFile
 from fullrank.schema import Schema
 from fullrank.schema_toml import from_toml, to_toml
 from fullrank.training.callbacks import Result
@@ -181,13 +182,16 @@ class Run:
         parts: Mapping[str, Mapping[str, Tensor]],
         keep: int,
         changes: Changes | None = None,
+        files: Mapping[str, WriteFile] | None = None,
     ) -> Checkpoint:
         """Write a checkpoint; see `checkpoint.save_checkpoint`."""
-        return save_checkpoint(self.path / "checkpoints", position, parts, keep=keep, changes=changes)
+        return save_checkpoint(self.path / "checkpoints", position, parts, keep=keep, changes=changes, files=files)
 
-    def save_best(self, position: Position, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def save_best(
+        self, position: Position, parts: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, WriteFile]
+    ) -> None:
         """Keep weights as the best so far; see `checkpoint.save_best`."""
-        save_best(self.path / "checkpoints", position, parts)
+        save_best(self.path / "checkpoints", position, parts, files)
 
     def best_checkpoint(self) -> Checkpoint:
         """The weights that early stopping kept; see `checkpoint.best_checkpoint`."""

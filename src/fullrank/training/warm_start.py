@@ -86,6 +86,11 @@ def warm_start(
 
     Raises `RunError` where nothing at all could be taken; it names the nearest table.
     """
+    if tables_of(ranker).on_disk() or any(name.startswith("rows/") for name in checkpoint.files):
+        raise RunError(
+            f"Tables that live on disk can't take or give rows by key yet: of {run.path} or of the new run some do. "
+            "Keep them in memory (no `disk.key_spaces`), or go on with the run itself (--continue)."
+        )
     theirs = run.transform().id_maps
     stored = checkpoint.tensors("tables")
     tables, plan = tables_of(ranker).logical_tables(), tables_of(ranker).plan

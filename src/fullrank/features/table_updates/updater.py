@@ -80,11 +80,16 @@ class TableUpdater:
         if self._pending is None:
             raise RuntimeError("Nothing to apply: call accumulate(merge()) after backward first.")
         self.step_count += 1
-        for rule, weight_RD, arena, grads in zip(
-            self._rules, self.tables.arenas, self.tables.plan.arenas, self._pending, strict=True
+        for index, (rule, arena, grads) in enumerate(
+            zip(self._rules, self.tables.plan.arenas, self._pending, strict=True)
         ):
+            weight_RD = self.tables.weight(index)
             lr = arena.optimizer.lr * self.lr_scale
-            rule.apply(weight_RD.detach(), grads, lr=lr, step=self.step_count, scale=scale)
+            rows_RD = weight_RD.detach()
+            if weight_RD.disk is not None:
+                grads = RowGrads(weight_RD.disk.slots(grads.rows_U), grads.values_UD)  # where they are held
+                rows_RD = weight_RD.disk.held_CD
+            rule.apply(rows_RD, grads, lr=lr, step=self.step_count, scale=scale)
         for touched_R, grads in zip(self._touched, self._pending, strict=True):
             if touched_R is not None:
                 touched_R.index_fill_(0, grads.rows_U, True)
@@ -99,7 +104,9 @@ class TableUpdater:
         """Note from now on which rows are touched, where the others stand still: in arenas that are neither `dense` nor
         shrink by weight decay. Price: a byte a row, and a write a touched row and step."""
         still = [
-            arena.optimizer.semantics != "dense" and not arena.optimizer.weight_decay
+            arena.disk is None
+            and arena.optimizer.semantics != "dense"
+            and not arena.optimizer.weight_decay
             for arena in self.tables.plan.arenas
         ]
         self._touched = [
@@ -126,7 +133,7 @@ class TableUpdater:
                 decay.flush(weight_RD.detach())
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """`step` and, per logical table, its state (`user.main/exp_avg`), as views: for checkpoints, with
+        """`step` and, per table in memory, its state (`user.main/exp_avg`), as views: for checkpoints, with
         `tables.logical_tables()`. Gradients that wait for `apply` are not in it: store between steps."""
         self._expect_nothing_pending("store or load table state")
         views = self._state_views()
@@ -153,7 +160,12 @@ class TableUpdater:
             view[: len(old[name])] = old[name]
 
     def _make_rule(self, index: int, arena: Arena) -> UpdateRule:
-        weight_RD = self.tables.arenas[index].detach()
+        disk = self.tables.weight(index).disk
+        if disk is not None:
+            return disk.hold(lambda held_CD: self._rule_of(index, arena, held_CD))
+        return self._rule_of(index, arena, self.tables.arenas[index].detach())
+
+    def _rule_of(self, index: int, arena: Arena, weight_RD: Tensor) -> UpdateRule:
         optimizer = arena.optimizer
         if optimizer.semantics == "dense":
             return (DenseAdam if optimizer.rule == "adam" else DenseAdagrad)(optimizer, weight_RD)
@@ -169,6 +181,7 @@ class TableUpdater:
         return {
             f"{name}/{key}": whole_R[base : base + spec.num_rows]
             for name, (arena, base, spec) in self.tables.plan.places.items()
+            if spec.disk is None
             for key, whole_R in self._rules[arena].state.items()
         }
 
