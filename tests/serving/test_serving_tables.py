@@ -19,9 +19,10 @@ from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import ByTime
 from fullrank.evaluation.auc import auc
 from fullrank.features.table_updates.updater import TableUpdater
-from fullrank.features.tables import EmbeddingTables, TableOptimizer, TablePlan, TableSpec
+from fullrank.features.tables import DiskTables, EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.kernels.bodies import bodies
 from fullrank.rankers import DCNv2, Ranker
+from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.rankers.load import load_ranker
 from fullrank.recipes.train import Trained, train_ranker
 from fullrank.serving import tables as serving_tables
@@ -30,7 +31,7 @@ from fullrank.serving.tables import ServingTables, Storage, load_for_serving, ta
 from fullrank.training.config import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
-from ranker_cases import CASES, INPUTS, lively, random_batch
+from ranker_cases import CASES, INPUTS, NUM_ROWS, lively, random_batch
 
 COMPACT: tuple[Storage, ...] = ("bfloat16", "int8")
 LOG = SimulatedLog(SimulatorConfig(rows=6_000, users=150, ads=160, campaigns=20, days=3, seed=5))
@@ -184,6 +185,13 @@ def test_tables_that_are_served_are_not_trained() -> None:
     assert with_tables(served, "int8").tables is served.tables
     assert with_tables(ranker, "float32").tables is ranker.tables
     assert not list(served.tables.parameters()) and not served.tables.state_dict()
+
+
+@every_storage
+def test_tables_on_disk_stay_there(storage: Storage) -> None:
+    config = DCNv2.Config(embedding=EmbeddingConfig(disk=DiskTables(key_spaces=("user",))))
+    with pytest.raises(ValueError, match=rf"in memory to keep as {storage}, got \['user\.main'\] that live on disk"):
+        Scorer(config.build(INPUTS, NUM_ROWS, 0), tables=storage)
 
 
 def test_bad_settings_are_named() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fullrank.kernels.bodies import MAX_WIDTH, worth_compiling
-from fullrank.kernels.gather import LEAST, IdOutOfRange
+from fullrank.kernels.gather import LEAST, checked_rows
 
 SCALE = 4  # bytes of a packed row before its numbers
 LARGEST = torch.finfo(torch.float32).max / 127.0001  # 127 times a larger scale may not be finite
@@ -49,7 +49,7 @@ def gather_bfloat16(rows_RD: Tensor, ids_nF: Tensor, base_F: Tensor, num_rows_F:
         found = gather_bfloat16_on_cpu(rows_RD, ids_nF, base_F, num_rows_F)
         if found is not None:
             return found
-    return F.embedding(_rows(ids_nF, base_F, num_rows_F), rows_RD).float()
+    return F.embedding(checked_rows(ids_nF, base_F, num_rows_F), rows_RD).float()
 
 
 def gather_int8(packed_RB: Tensor, ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def gather_int8(packed_RB: Tensor, ids_nF: Tensor, base_F: Tensor, num_rows_F: T
         found = gather_int8_on_cpu(packed_RB, ids_nF, base_F, num_rows_F)
         if found is not None:
             return found
-    rows_nF = _rows(ids_nF, base_F, num_rows_F)
+    rows_nF = checked_rows(ids_nF, base_F, num_rows_F)
     packed_NB = packed_RB.index_select(0, rows_nF.reshape(-1))
     scale_N1 = packed_NB[:, :SCALE].reshape(-1).view(torch.float32).unsqueeze(-1)
     x_ND = packed_NB[:, SCALE:].view(torch.int8) * scale_N1
@@ -71,14 +71,3 @@ def _runs_compiled(rows: Tensor, ids_nF: Tensor) -> bool:
     if not worth_compiling(ids_nF.numel(), LEAST):
         return False
     return rows.is_cpu and rows.shape[1] <= MAX_WIDTH and rows.is_contiguous() and ids_nF.is_contiguous()
-
-
-def _rows(ids_nF: Tensor, base_F: Tensor, num_rows_F: Tensor) -> Tensor:
-    """The arena's rows of ids that were compared with their tables' sizes."""
-    if ids_nF.numel():
-        low_F, high_F = torch.aminmax(ids_nF.reshape(-1, ids_nF.shape[-1]), dim=0)
-        bad_F = (low_F < 0) | (high_F >= num_rows_F)
-        if bad_F.any():
-            column = int(bad_F.nonzero()[0])
-            raise IdOutOfRange(column, int(low_F[column] if low_F[column] < 0 else high_F[column]))
-    return ids_nF + base_F

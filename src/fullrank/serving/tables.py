@@ -12,6 +12,7 @@ from typing import Literal, NoReturn, get_args
 import torch
 from torch import Tensor, nn
 
+from fullrank.features.disk_rows import DiskRows
 from fullrank.features.table_plan import TablePlan
 from fullrank.features.tables import EmbeddingTables, copy_named
 from fullrank.rankers import Ranker
@@ -33,8 +34,8 @@ class ServingTables(EmbeddingTables):
     as bfloat16. Padding rows are exactly zero in both. That the scale is a row's own and symmetric (no offset), and
     stored in float32, is our choice.
 
-    They can't be trained, saved or grown; what would is an error. Not for models so small that their tables fit a
-    processor's cache: those gain nothing.
+    They can't be trained, saved or grown; what would is an error, and so are tables that live on disk. Not for models
+    so small that their tables fit a processor's cache: those gain nothing.
     """
 
     def __init__(self, plan: TablePlan, storage: Storage, like: Tensor | None = None) -> None:
@@ -42,6 +43,12 @@ class ServingTables(EmbeddingTables):
         check_storage(storage)
         if storage == "float32":
             raise ValueError("Expected tables to serve as bfloat16 or int8: those in float32 are EmbeddingTables.")
+        on_disk = [spec.name for spec in plan.specs if spec.disk is not None]
+        if on_disk:
+            raise ValueError(
+                f"Expected tables in memory to keep as {storage}, got {on_disk} that live on disk and are read from "
+                "there. Serve this model with tables in float32."
+            )
         nn.Module.__init__(self)  # past EmbeddingTables, which would make its rows
         self.plan = plan
         self.storage: Storage = storage
@@ -77,8 +84,8 @@ class ServingTables(EmbeddingTables):
                 check_finite(f"table {name!r}", piece_nD, first_row=first)
                 self._rows[arena].write(base + first, piece_nD)
 
-    def on_disk(self) -> list[NoReturn]:
-        """None: the packed rows are in memory."""
+    def on_disk(self) -> list[DiskRows]:
+        """None: packed rows are in memory."""
         return []
 
     @property
