@@ -38,6 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Quick:
     """Runs the quick form of a benchmark here, and its contenders where they run: in processes of their own."""
 
     def run(benchmark: ModuleType, *words: str) -> dict[str, Any]:
+        monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # who waits in a circle takes the cores of other tests
         monkeypatch.setattr(sys, "argv", [benchmark.__file__, "--quick", "--out", str(tmp_path), *words])
         try:
             benchmark.main()
@@ -142,12 +143,12 @@ def test_simulated_rows_are_numbered_by_how_often_they_come(tmp_path: Path) -> N
     assert truth.rows == 2_000 and truth.positives == labels.sum() and 0.65 < truth.auc < 0.9
 
 
-def test_the_quick_curves_grow_by_features_and_by_history(quick: Quick) -> None:
+def test_the_quick_curves_have_a_point_a_contender_of_dcnv2_and_of_din(quick: Quick) -> None:
     stored = quick(curves, "--by", "features", "history")
     for by in ("features", "history"):
         lines = plot_curves.compute_lines(stored[by]["points"])
         assert [line.name for line in lines] == ["ours, fp32", "ours, bf16", "by hand, fp32", "by hand, bf16"]
-        assert all(line.x == [1, 2] and min(line.low + line.peak_mib) > 0 for line in lines)
+        assert all(line.x == [2] and min(line.low + line.peak_mib) > 0 for line in lines)
 
 
 def test_the_same_curves_are_drawn_into_the_same_files(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def main() -> None:
     turns = Turns(rounds=1, steps=1, warm=0) if options.quick else Turns(rounds=3, steps=2)
     with tempfile.TemporaryDirectory() as scratch:
         for by in options.by:
-            values = (1, 2) if options.quick else VALUES[by]
+            values = (2,) if options.quick else VALUES[by]
             on = machine(Sizes.threads)
             points = curve(by, values, turns, Path(scratch), options.quick)
             beside: dict[str, Any] = {by: {"machine": on, "points": points}}
