@@ -42,6 +42,10 @@ order for everybody, who train and are validated in turns; some seeds, each with
 *By hand*: the table optimizer that was there first on the first seed, out of all that keep a state; *fuxictr*: its
 layers and **dense Adam** in float32.""",
     "table_growth": """The same step of ours as its tables grow; the target is a ratio of times.""",
+    "beyond_memory": """The same step with all tables on disk, in a process that has less memory than they are large
+(resident memory and page cache together), beside the same tables in memory. Ids are drawn anew for every batch; changed
+rows are held in memory until there are 2 M, then their files are written. A step of the figure is the median one; below
+is what checkpoints add.""",
     "dense_step": """RankMixer's blocks alone (16 tokens of 256, 2 layers, expansion 2), forward and backward, beside
 the matrix products they are made of, each in the fastest way that torch has for it. MFU: FLOPs (3 · 4 k L T D² a row) a
 second over the best of 5 products of 4096 × 4096 in bf16, in the same process. *eager* is the same with torch's own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "benchmarks" / "performance"
 sys.path[:0] = [str(ROOT / "benchmarks"), str(SUITE)]
 
+import beyond_memory  # noqa: E402
 import contenders  # noqa: E402
 import dcnv2_training  # noqa: E402
 import measured  # noqa: E402
@@ -73,6 +75,16 @@ def test_the_quick_table_step_times_ours_torchs_and_the_bytes(quick: Callable[..
         assert adam["ratio"] == pytest.approx(adam["theirs"] / adam["ours"], rel=1e-2)
         least = figures[f"table step, {kind}: counted bytes by the bandwidth of a copy"]
         assert least["ratio"] == pytest.approx(least["ours"] / least["theirs"], rel=1e-2)
+
+
+def test_the_quick_tables_on_disk_are_written_as_they_change(quick: Callable[..., dict[str, Any]]) -> None:
+    stored = quick(beyond_memory)
+    assert [figure["label"].split(",")[1] for figure in stored["figures"]] == [" fp32", " bf16"]
+    (rows,) = stored["tables"].values()
+    for row in rows:
+        assert row["steps"] == 4 and 1 <= row["checkpoints"] <= 4  # the first round's steps are counted too
+        assert row["written_mib a step"] > 0
+    assert not list(beyond_memory.GROUPS.rglob(f"fullrank-{os.getpid()}"))
 
 
 def test_the_quick_training_profiles_our_step(quick: Callable[..., dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from worker import Mode, Work, serve, work
 import fullrank
 from fullrank.data.batch import Batch, Candidates, FeatureBlock, Labels, Requests
 from fullrank.data.inputs import Field, Inputs, TaskInput
+from fullrank.features.tables import DiskTables
 from fullrank.kernels.pages import keep_freed_memory
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
@@ -34,7 +35,7 @@ def main() -> None:
     serve(modes, fullrank=fullrank.__version__)
 
 
-def build(sizes: dict[str, Any], seed: int) -> tuple[DCNv2, RankerOptimizer, Objective]:
+def build(sizes: dict[str, Any], seed: int, disk: DiskTables | None = None) -> tuple[DCNv2, RankerOptimizer, Objective]:
     """The ranker, what updates it, and its loss."""
     spaces = [f"c{place}" for place in range(sizes["features"])]
     inputs = Inputs(
@@ -44,7 +45,7 @@ def build(sizes: dict[str, Any], seed: int) -> tuple[DCNv2, RankerOptimizer, Obj
         tasks=(TaskInput(name="click"),),
     )
     config = DCNv2.Config(
-        embedding=EmbeddingConfig(width=sizes["width"], init_std=sizes["init_std"]),
+        embedding=EmbeddingConfig(width=sizes["width"], init_std=sizes["init_std"], disk=disk or DiskTables()),
         structure="parallel",
         num_cross_layers=sizes["cross_layers"],
         hidden=tuple(sizes["hidden"]),
