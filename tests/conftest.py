@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Read by torch and its libraries when they are first imported; small tensors gain nothing from more.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("MKL_NUM_THREADS", "2")
+# Read by torch and its libraries when they are first imported; small tensors gain nothing from more, and where pytest
+# runs several processes, each has a core of its own.
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+os.environ.setdefault("MKL_NUM_THREADS", THREADS)
 
 # On a shared machine the time of one example says nothing, so it is no error; in CI a failure has to come again.
 settings.register_profile("local", deadline=None)

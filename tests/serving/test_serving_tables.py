@@ -99,9 +99,7 @@ def test_every_ranker_scores_with_them(config: Any, storage: Storage) -> None:
     found, whole = logits_of(scorer, batch), logits_of(Scorer(ranker), batch)
     change = (found - whole).abs().max()
     assert 0 < change < 0.03 * whole.std()
-    ranker.tables.load_logical_tables(
-        {name: rounded(t, storage) for name, t in ranker.tables.logical_tables().items()}
-    )
+    ranker.tables.load_logical_tables({name: rounded(t, storage) for name, t in ranker.tables.logical_tables().items()})
     assert torch.equal(found, logits_of(Scorer(ranker), batch))
     assert scorer.tables == storage and scorer.table_bytes <= table_bytes(ranker) / 2
 
@@ -188,10 +186,32 @@ def test_tables_that_are_served_are_not_trained() -> None:
 
 
 @every_storage
-def test_tables_on_disk_stay_there(storage: Storage) -> None:
-    config = DCNv2.Config(embedding=EmbeddingConfig(disk=DiskTables(key_spaces=("user",))))
-    with pytest.raises(ValueError, match=rf"in memory to keep as {storage}, got \['user\.main'\] that live on disk"):
-        Scorer(config.build(INPUTS, NUM_ROWS, 0), tables=storage)
+def test_tables_on_disk_are_packed_as_those_in_memory(storage: Storage, tmp_path: Path) -> None:
+    """Of a ranker, rows it holds among them, and of a checkpoint's files."""
+    disk = DiskTables(key_spaces=("user", "item"), chunk_rows=16)
+    rankers = [
+        DCNv2.Config(embedding=EmbeddingConfig(disk=each)).build(INPUTS, NUM_ROWS, 0) for each in (DiskTables(), disk)
+    ]
+    rankers[1].tables.begin_on_disk(tmp_path / "first")
+    batch = random_batch(seed=4)
+    for ranker in rankers:
+        updater = TableUpdater(ranker.tables)
+        ranker(batch).logits["click"].square().sum().backward()
+        updater.step()
+    in_memory, on_disk = rankers
+    expected, found = (Scorer(ranker, tables=storage) for ranker in rankers)
+    assert found.table_bytes >= expected.table_bytes
+    assert all(map(torch.equal, expected(batch).values(), found(batch).values()))
+
+    (rows,) = on_disk.tables.on_disk()
+    assert rows.num_held
+    files = {name: write(tmp_path / "a" / name) for name, write in rows.writers().items()}
+    packed = ServingTables(on_disk.tables.plan, storage)
+    packed.load_logical_tables(on_disk.tables.logical_tables())
+    packed.read_files(tmp_path / "a", {name: (file.size, file.sha256) for name, file in files.items()})
+    ids_N = torch.arange(NUM_ROWS["user"])
+    whole = with_tables(in_memory, storage).tables
+    assert torch.equal(packed.gather_table("user.main", ids_N), whole.gather_table("user.main", ids_N))
 
 
 def test_bad_settings_are_named() -> None:
@@ -207,9 +227,7 @@ def test_bad_settings_are_named() -> None:
             {name: table for name, table in tables.items() if name != "item.main"}
         )
     with pytest.raises(ValueError, match=r"table 'item\.main' of shape \(60, 16\), got \(59, 16\)"):
-        ServingTables(ranker.tables.plan, "int8").load_logical_tables(
-            tables | {"item.main": tables["item.main"][:-1]}
-        )
+        ServingTables(ranker.tables.plan, "int8").load_logical_tables(tables | {"item.main": tables["item.main"][:-1]})
 
 
 @pytest.fixture(scope="module")

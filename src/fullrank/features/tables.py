@@ -89,6 +89,11 @@ class EmbeddingTables(nn.Module):
             for disk in disks:
                 disk.begin(folder)
 
+    def read_files(self, folder: Path, entries: Mapping[str, tuple[int, str]], *, grows: bool = False) -> None:
+        """From now on, read what lives on disk from a checkpoint's folder; see `DiskRows.load`."""
+        for disk in self.on_disk():
+            disk.load(folder, entries, grows=grows)
+
     def gather(self, columns: Columns, ids_nF: Tensor) -> Tensor:
         """x_nFD: the row of every id (int64 local ids, `[..., F]`). An id outside its table is an IndexError."""
         if ids_nF.shape[-1] != len(columns.tables):

@@ -6,14 +6,15 @@ Shape suffixes: n rows · D width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.features.disk_rows import DiskRows
-from fullrank.features.table_plan import TablePlan
+from fullrank.features.table_plan import TablePlan, TableSpec
 from fullrank.features.tables import EmbeddingTables, copy_named
 from fullrank.rankers import Ranker
 from fullrank.rankers.load import load_ranker, ranker_config
@@ -34,8 +35,8 @@ class ServingTables(EmbeddingTables):
     as bfloat16. Padding rows are exactly zero in both. That the scale is a row's own and symmetric (no offset), and
     stored in float32, is our choice.
 
-    They can't be trained, saved or grown; what would is an error, and so are tables that live on disk. Not for models
-    so small that their tables fit a processor's cache: those gain nothing.
+    Tables that live on disk are packed into memory. They can't be trained, saved or grown; what would is an error. Not
+    for models so small that their tables fit a processor's cache: those gain nothing.
     """
 
     def __init__(self, plan: TablePlan, storage: Storage, like: Tensor | None = None) -> None:
@@ -43,12 +44,6 @@ class ServingTables(EmbeddingTables):
         check_storage(storage)
         if storage == "float32":
             raise ValueError("Expected tables to serve as bfloat16 or int8: those in float32 are EmbeddingTables.")
-        on_disk = [spec.name for spec in plan.specs if spec.disk is not None]
-        if on_disk:
-            raise ValueError(
-                f"Expected tables in memory to keep as {storage}, got {on_disk} that live on disk and are read from "
-                "there. Serve this model with tables in float32."
-            )
         nn.Module.__init__(self)  # past EmbeddingTables, which would make its rows
         self.plan = plan
         self.storage: Storage = storage
@@ -70,19 +65,38 @@ class ServingTables(EmbeddingTables):
 
     @torch.no_grad()
     def load_logical_tables(self, tables: Mapping[str, Tensor]) -> None:
-        """Pack stored tables; exactly the tables of the plan, each of its own shape, all numbers finite.
+        """Pack stored tables; exactly the tables of the plan that are in memory, each of its own shape, all numbers
+        finite.
 
         Beside what is stored and what is packed it takes a few megabytes.
         """
-        shapes = {name: (spec.num_rows, spec.width) for name, (_, _, spec) in self.plan.places.items()}
+        places = {name: place for name, place in self.plan.places.items() if place[2].disk is None}
+        shapes = {name: (spec.num_rows, spec.width) for name, (_, _, spec) in places.items()}
         # Tensors without numbers: names and shapes are compared, and nothing is copied.
         copy_named({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, tables, what="table")
-        for name, (arena, base, spec) in self.plan.places.items():
-            step = max(1, PIECE // spec.width)
-            for first in range(0, spec.num_rows, step):
-                piece_nD = tables[name][first : first + step]
-                check_finite(f"table {name!r}", piece_nD, first_row=first)
-                self._rows[arena].write(base + first, piece_nD)
+        for name, (arena, base, spec) in places.items():
+            self._pack(arena, base, spec, lambda first, last, name=name: tables[name][first:last])
+
+    @torch.no_grad()
+    def pack_on_disk(self, arena: int, disk: DiskRows) -> None:
+        """Pack the tables of an arena that lives on disk."""
+        tables = self.plan.arenas[arena]
+        for spec, base in zip(tables.tables, tables.bases, strict=True):
+            self._pack(arena, base, spec, lambda first, last, at=base: disk.read(torch.arange(at + first, at + last)))
+
+    def read_files(self, folder: Path, entries: Mapping[str, tuple[int, str]], *, grows: bool = False) -> None:
+        for index, arena in enumerate(self.plan.arenas):
+            if arena.disk is not None:
+                disk = DiskRows(arena, seed=0)
+                disk.load(folder, entries, grows=grows)
+                self.pack_on_disk(index, disk)
+
+    def _pack(self, arena: int, base: int, spec: TableSpec, rows: Callable[[int, int], Tensor]) -> None:
+        step = max(1, PIECE // spec.width)
+        for first in range(0, spec.num_rows, step):
+            piece_nD = rows(first, min(first + step, spec.num_rows))
+            check_finite(f"table {spec.name!r}", piece_nD, first_row=first)
+            self._rows[arena].write(base + first, piece_nD)
 
     def on_disk(self) -> list[DiskRows]:
         """None: packed rows are in memory."""
@@ -131,6 +145,10 @@ def with_tables(ranker: Ranker, storage: Storage) -> Ranker:
         rows = tables.logical_tables()
         tables = ServingTables(ranker.tables.plan, storage, like=next(ranker.tables.parameters(), None))
         tables.load_logical_tables(rows)
+        for index in range(len(tables.plan.arenas)):
+            disk = ranker.tables.weight(index).disk
+            if disk is not None:
+                tables.pack_on_disk(index, disk)
     return copy.deepcopy(ranker, {id(ranker.tables): tables}).eval()
 
 

@@ -27,8 +27,7 @@ def read_from(ranker: nn.Module, checkpoint: Checkpoint) -> None:
     """From now on, read the tables that live on disk from this checkpoint's files; what was held of them in memory is
     forgotten."""
     entries = {name: (entry.size, entry.sha256) for name, entry in checkpoint.files.items()}
-    for disk in tables_of(ranker).on_disk():
-        disk.load(checkpoint.path, entries, grows=checkpoint.grows)
+    tables_of(ranker).read_files(checkpoint.path, entries, grows=checkpoint.grows)
 
 
 def weight_tensors(ranker: nn.Module) -> dict[str, dict[str, Tensor]]:
