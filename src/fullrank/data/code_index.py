@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fullrank.kernels.codes import find
+
 
 class CodeIndex:
     """`find(codes)` gives each code's value, or -1.
@@ -31,10 +33,4 @@ class CodeIndex:
 
     def find(self, codes: np.ndarray) -> np.ndarray:
         """The values of `codes` (uint64, any order, repeats allowed), -1 where there is none; int32."""
-        place = self._starts[(codes >> self._shift).astype(np.int64)]
-        found = self._codes[place]
-        walking = np.flatnonzero(found < codes)
-        while len(walking):
-            place[walking] += 1
-            walking = walking[self._codes[place[walking]] < codes[walking]]
-        return np.where(self._codes[place] == codes, self._values[place], np.int32(-1))
+        return find(codes, self._codes, self._values, self._starts, self._shift)

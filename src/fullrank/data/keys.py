@@ -28,13 +28,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fullrank.kernels.texts import INTEGER, blake2b_8, distinct, integers
+
 MISSING = np.uint64(0)
 EXPECTED = "an integer, a text or an integral float as key"
 
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _ALL_BITS = (1 << 64) - 1
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
-_CANONICAL_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+_CANONICAL_INTEGER = re.compile(INTEGER)
 _FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 
 
@@ -204,17 +206,15 @@ def _of_integers(array: pa.Array) -> Keys:
 
 
 def _of_texts(array: pa.Array, hash_key: bytes | None) -> Keys:
-    encoded = array.dictionary_encode()
-    texts = encoded.dictionary
+    index, texts = distinct(array)
     if hash_key is not None:
-        digests = _blake_all(texts, hash_key).view(np.int64)
+        digests = blake2b_8(texts, hash_key, rows=len(array)).view(np.int64)
         codes, texts = _never_zero(splitmix64(digests.view(np.uint64))), _hashed_texts(texts, digests)
     else:
-        codes = _codes_of_distinct(texts)
+        codes = _codes_of_distinct(texts, rows=len(array))
     empty = pc.equal(texts, "").to_numpy(zero_copy_only=False)
     codes[empty] = MISSING
-    positions = encoded.indices.fill_null(len(codes)).to_numpy()
-    return Keys(np.append(codes, MISSING)[positions], (codes, texts))
+    return Keys(np.append(codes, MISSING)[index], (codes, texts))  # a null's index is -1: the last one
 
 
 def _of_dictionary(array: pa.DictionaryArray, hash_key: bytes | None) -> Keys:
@@ -235,21 +235,13 @@ def _of_dictionary(array: pa.DictionaryArray, hash_key: bytes | None) -> Keys:
     return Keys(codes[indices], keys.entries or (keys.unique_codes, keys.unique_texts))
 
 
-def _codes_of_distinct(texts: pa.Array) -> np.ndarray:
+def _codes_of_distinct(texts: pa.Array, rows: int) -> np.ndarray:
     """Codes of large_string texts: integers for canonical decimals of an int64, else hashes."""
-    integral = pc.match_substring_regex(texts, rf"\A(?:{_CANONICAL_INTEGER.pattern})\z")
-    length = pc.binary_length(texts)
-    negative = pc.starts_with(texts, "-")
-    # Decimals of equal length are ordered like their texts, so the range check needs no parsing.
-    over = pc.and_(pc.equal(length, 19), pc.and_not(pc.greater(texts, str(_INT64_MAX)), negative))
-    under = pc.and_(pc.equal(length, 20), pc.greater(texts, str(_INT64_MIN)))
-    is_integer = pc.and_not(integral, pc.or_(over, under))
-    chosen = is_integer.to_numpy(zero_copy_only=False)
-    codes = np.empty(len(texts), dtype=np.uint64)
-    if chosen.any():
-        codes[chosen] = splitmix64(texts.filter(is_integer).cast(pa.int64()).to_numpy().view(np.uint64))
-    if not chosen.all():
-        codes[~chosen] = _blake_all(texts.filter(pc.invert(is_integer)), b"")
+    is_integer, integer = integers(texts, rows)
+    codes = splitmix64(integer.view(np.uint64))
+    if not is_integer.all():
+        others = texts.filter(pa.array(~is_integer)) if is_integer.any() else texts
+        codes[~is_integer] = blake2b_8(others, b"", rows)
     return _never_zero(codes)
 
 
@@ -259,14 +251,6 @@ def _hashed_texts(texts: pa.Array, digests: np.ndarray) -> pa.Array:
 
 def _blake(text: bytes, hash_key: bytes, signed: bool = False) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=hash_key).digest(), "little", signed=signed)
-
-
-def _blake_all(texts: pa.Array, hash_key: bytes) -> np.ndarray:
-    blake2b = hashlib.blake2b
-    digests = [
-        blake2b(text, digest_size=8, key=hash_key).digest() for text in texts.cast(pa.large_binary()).to_pylist()
-    ]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def _never_zero(codes: np.ndarray) -> np.ndarray:

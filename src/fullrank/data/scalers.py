@@ -25,6 +25,7 @@ import numpy as np
 from fullrank.data.columns import Ragged
 from fullrank.data.keys import splitmix64
 from fullrank.data.normalised import Normalised
+from fullrank.kernels.exact_sums import add_exactly
 from fullrank.schema import Scale, Schema
 
 QUANTILES = 1024
@@ -136,12 +137,11 @@ class ScalerFitter:
 
     def add(self, numbers: np.ndarray, order: np.ndarray) -> None:
         """float32 values, and for each a uint64 that is evenly spread and its own (a hash of where it stands)."""
-        there = ~np.isnan(numbers)
         if self.scale == "quantile":
+            there = ~np.isnan(numbers)
             self._sample.add(numbers[there], order[there])
         elif self.scale != "none":
-            present = numbers[there]
-            self._moments.add(symmetric_log(present) if self.scale == "log" else present)
+            self._moments.add(symmetric_log(numbers) if self.scale == "log" else numbers)
 
     def finish(self) -> Scaler:
         if self.scale == "quantile":
@@ -160,8 +160,7 @@ def symmetric_log(x: np.ndarray) -> np.ndarray:
 class _Moments:
     """Exact sums of float32 values and of their squares.
 
-    A float32 is a 24-bit integer times a power of two. Integers are added per exponent, without rounding, so mean and
-    variance are those of exact arithmetic, rounded once: they cannot depend on order or chunks.
+    Nothing is rounded before mean and variance are, once each: they cannot depend on order or chunks.
     """
 
     def __init__(self) -> None:
@@ -169,15 +168,8 @@ class _Moments:
         self._sums = np.zeros((3, 256), dtype=np.int64)  # of mantissas, and of the two halves of their squares
 
     def add(self, values: np.ndarray) -> None:
-        bits = values.view(np.uint32)
-        exponent = ((bits >> 23) & 255).astype(np.int64)
-        mantissa = (bits & 0x7FFFFF).astype(np.int64) | ((exponent > 0).astype(np.int64) << 23)
-        exponent = np.maximum(exponent, 1)  # subnormal numbers have the exponent of the least normal ones
-        squares = mantissa * mantissa
-        signed = np.where(bits >> 31, -mantissa, mantissa)
-        for place, part in enumerate((signed, squares >> 24, squares & 0xFFFFFF)):  # each below 2^24: exact as float64
-            self._sums[place] += np.bincount(exponent, weights=part, minlength=256).astype(np.int64)
-        self.count += len(values)
+        """Those that are not NaN."""
+        self.count += add_exactly(values, self._sums)
 
     def mean_and_sd(self) -> tuple[float, float]:
         if not self.count:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # imported where tensors are: what is of numpy alone need not wait for torch
 
 Bodies = Literal["auto", "reference", "compiled"]
 MAX_WIDTH = 256  # a wider row is a longer vector than is worth compiling
@@ -42,6 +42,8 @@ def runs_compiled(num: int, least: int, *rows: Tensor) -> bool:
     """
     if not worth_compiling(num, least):
         return False
+    import torch
+
     return all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() and x.shape[-1] <= MAX_WIDTH for x in rows)
 
 
@@ -49,6 +51,8 @@ def runs_triton(*rows: Tensor) -> bool:
     """Whether work goes to the body for GPUs: for contiguous float32 `rows` on a GPU, where Triton is installed."""
     if _bodies == "reference" or not all(x.is_cuda for x in rows):
         return False
+    import torch
+
     return all(x.dtype == torch.float32 and x.is_contiguous() for x in rows) and _has_triton()
 
 
@@ -62,5 +66,7 @@ def runs_compiled_elements(*matrices: Tensor) -> bool:
     first = matrices[0]
     if not worth_compiling(first.numel(), LEAST_ELEMENTS):
         return False
+    import torch
+
     good = first.dtype in (torch.float32, torch.bfloat16)
     return good and all(x.is_cpu and x.dtype == first.dtype and x.is_contiguous() for x in matrices)

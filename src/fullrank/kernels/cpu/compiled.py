@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
 intrinsic: Any = extending.intrinsic(prefer_literal=True)  # of a function that gives (signature, instructions)
@@ -31,6 +32,8 @@ WORD, HALF, NUMBER = ir.IntType(32), ir.IntType(16), ir.FloatType()
 
 def elements(x: Tensor) -> np.ndarray:
     """A contiguous float32 or bfloat16 tensor, flat, as compiled bodies take it."""
+    import torch  # here: bodies that are of numpy alone need not wait for it
+
     x = x.detach().view(-1)
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
