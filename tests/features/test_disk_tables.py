@@ -142,7 +142,8 @@ def test_they_grow_as_in_memory(tmp_path: Path, rows: int) -> None:
         updaters[1].grow({"user": rows})
     entries = saved(disk, tmp_path / "a")
     disk.on_disk()[0].load(tmp_path / "a", entries)
-    for updater in updaters:
+    for updater in updaters:  # twice: what was learned is still there
+        updater.grow({"user": (50 + rows) // 2})
         updater.grow({"user": rows})
     every = torch.arange(rows)
     assert torch.equal(*(tables.gather_table("user.main", every) for tables in (memory, disk)))
@@ -153,6 +154,57 @@ def test_they_grow_as_in_memory(tmp_path: Path, rows: int) -> None:
     other = EmbeddingTables(disk.plan, seed=3)
     other.on_disk()[0].load(tmp_path / "b", entries)
     assert torch.equal(*(tables.gather_table("user.main", every) for tables in (memory, other)))
+
+
+def test_growing_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    specs = [
+        TableSpec(key_space="item", num_rows=7, width=2),
+        TableSpec(key_space="user", num_rows=9, width=3, disk=DISK),
+    ]
+    tables = EmbeddingTables(TablePlan(tuple(specs)), seed=0)
+    tables.begin_on_disk(tmp_path / "first")
+    updater = TableUpdater(tables)
+    tables.gather_table("user.main", torch.tensor([3])).sum().backward()
+    updater.step()
+    with pytest.raises(RuntimeError, match="1 changed rows are held in memory"):
+        updater.grow({"item": 8, "user": 10})
+    assert tables.logical_tables()["item.main"].shape == (7, 2)
+    assert tables.gather_table("item.main", torch.arange(7)).shape == (7, 2)
+    with pytest.raises(RuntimeError, match="save a checkpoint, then train them by another updater"):
+        TableUpdater(tables)
+
+
+def test_nothing_asked_for_is_nothing(tmp_path: Path) -> None:
+    tables = tables_of("rowwise_adagrad", DISK)
+    tables.begin_on_disk(tmp_path / "first")
+    assert tables.gather(tables.columns(NAMES), torch.empty(0, 2, dtype=torch.int64)).shape == (0, 2, 5)
+    none = Bag(torch.empty(0, dtype=torch.int64), torch.tensor([0, 0, 0]), None)
+    assert torch.equal(tables.pool("item.main", none), torch.zeros(2, 5))
+
+
+def test_their_gradient_is_that_of_a_sparse_embedding(tmp_path: Path) -> None:
+    memory, disk = tables_of("rowwise_adagrad", None), tables_of("rowwise_adagrad", DISK)
+    disk.begin_on_disk(tmp_path / "first")
+    for tables in (memory, disk):
+        tables.gather_table("user.main", torch.tensor([3, 4, 3])).sum().backward()
+    (expected,), (found,) = ([weight.grad for weight in tables.parameters()] for tables in (memory, disk))
+    assert torch.equal(expected.to_dense()[:50], found.to_dense()[:50]) and found.to_dense()[50:].count_nonzero() == 0
+    disk.zero_grad()
+    assert [weight.grad for weight in disk.parameters()] == [None]
+
+
+def test_thousands_of_files_need_no_descriptors(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of a process are those of POSIX")
+    fine = DiskTables(key_spaces=("user", "item"), chunk_rows=1)
+    tables = tables_of("rowwise_adagrad", fine)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (os.open(os.devnull, os.O_RDONLY) + 20, limits[1]))
+    try:
+        tables.begin_on_disk(tmp_path / "first")  # 71 files
+        tables.begin_on_disk(tmp_path / "first")  # and again, into the same folder
+        assert all(map(torch.equal, everything(tables), everything(tables_of("rowwise_adagrad", None))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_they_cannot_do_is_said(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class ArenaWeight(nn.Parameter):
         return weight_RD
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.disk is not None:
+            raise TypeError("Tables on disk can't be pickled: their rows are in files. Save a checkpoint, load that.")
         return ArenaWeight, (self.data, self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ArenaWeight:
@@ -85,11 +87,14 @@ class ArenaWeight(nn.Parameter):
     @property
     def grad(self) -> Tensor | None:
         if self._lookups:
-            lookups = self.take()
+            lookups = self._lookups if self.disk is not None else self.take()
             rows_N = torch.cat([lookup.rows_N for lookup in lookups])
             values_ND = torch.cat([lookup.values_ND() for lookup in lookups])
             shape = self.shape if self.disk is None else (self.disk.arena.num_rows, self.shape[1])
-            self.grad = torch.sparse_coo_tensor(rows_N[None], values_ND, shape, check_invariants=False)
+            sum_RD = torch.sparse_coo_tensor(rows_N[None], values_ND, shape, check_invariants=False)
+            if self.disk is not None:  # torch keeps no gradient of another shape: the notes stay
+                return sum_RD
+            self.grad = sum_RD
         return _GRAD.__get__(self)
 
     @grad.setter
@@ -112,7 +117,7 @@ class _Gather(Function):
             x_nFD, rows_nF = gather(weight_RD, ids_nF, base_F, num_rows_F)
         else:
             rows_nF = checked_rows(ids_nF, base_F, num_rows_F)
-            x_nFD = weight_RD.disk.read(rows_nF.reshape(-1)).view(*rows_nF.shape, -1)
+            x_nFD = weight_RD.disk.read(rows_nF.reshape(-1)).view(*rows_nF.shape, weight_RD.shape[1])
         ctx.lookups = weight_RD._lookups
         ctx.save_for_backward(rows_nF)
         return x_nFD if decay is None else x_nFD.mul_(decay.factor(rows_nF, x_nFD.dtype).unsqueeze(-1))

@@ -6,6 +6,7 @@ another name (a checkpoint's folder), and a file of which nothing changed is lin
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import mmap
 import os
@@ -37,7 +38,7 @@ class ChunkFile:
             os.link(self.path, path)
         except OSError:
             shutil.copyfile(self.path, path)
-            with path.open("rb") as stream:
+            with path.open("r+b") as stream:
                 os.fsync(stream.fileno())
         return ChunkFile(path, self.size, self.sha256)
 
@@ -72,11 +73,13 @@ def opened(chunk: Chunk, width: int, seed: int, file: ChunkFile | None) -> np.nd
     if file.size < size_of(chunk, width):
         there = np.fromfile(file.path, dtype=np.float32).reshape(-1, width)
         return np.concatenate([there, first_rows(chunk, width, seed, chunk.low + len(there))])
-    with file.path.open("rb") as stream:
-        memory = mmap.mmap(stream.fileno(), file.size, prot=mmap.PROT_READ)
+    # torch's mapping, unlike Python's, keeps no file descriptor: there may be thousands of files.
+    rows = torch.from_file(str(file.path), shared=False, size=file.size // 4).numpy().reshape(-1, width)
+    rows.setflags(write=False)
     if hasattr(mmap, "MADV_RANDOM"):
-        memory.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(memory, dtype=np.float32).reshape(-1, width)
+        advise = ctypes.CDLL(None).madvise
+        advise(ctypes.c_void_p(rows.ctypes.data), ctypes.c_size_t(file.size), ctypes.c_int(mmap.MADV_RANDOM))
+    return rows
 
 
 def first_rows(chunk: Chunk, width: int, seed: int, low: int) -> np.ndarray:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fullrank.features.disk_files import (
+    Chunk,
     ChunkFile,
     chunks_of,
     first_rows,
@@ -51,7 +52,7 @@ class DiskRows:
         self.width = arena.width + state_numbers(arena)
         self.num_held = 0
         self._chunks = chunks_of(arena)
-        self._files: dict[str, ChunkFile | None] = {}  # None: not all of its rows are in a file yet
+        self._files: dict[str, ChunkFile | None] = {}  # of grown tables some are shorter than their chunk, or None
         self._mapped: Chunks | None = None
         self._scratch: Path | None = None
         self._slot_S: Tensor | None = None
@@ -61,6 +62,7 @@ class DiskRows:
 
     def begin(self, scratch: Path) -> None:
         """Write the files of tables that never learned below `scratch`; they go with the first `load`."""
+        self._scratch = None
         self._read_from(
             {
                 chunk.name: write_rows(scratch / chunk.name, first_rows(chunk, self.width, self.seed, chunk.low))
@@ -78,8 +80,7 @@ class DiskRows:
 
     def grown(self, arena: Arena) -> DiskRows:
         """The same rows and more, as `arena` says; nothing may be held that is in no checkpoint."""
-        if self.num_held:
-            raise RuntimeError(f"{self.num_held} changed rows are held in memory: save a checkpoint, then grow.")
+        self._expect_nothing_held("grow")
         longer = DiskRows(arena, self.seed)
         if self._mapped is not None:
             longer._read_from({chunk.name: self._files.get(chunk.name) for chunk in longer._chunks})
@@ -94,6 +95,7 @@ class DiskRows:
 
     def hold(self, make_rule: Callable[[Tensor], UpdateRule]) -> UpdateRule:
         """Make room for rows that learn, and the rule that updates them where they are held."""
+        self._expect_nothing_held("train them by another updater")
         capacity = self.disk.held_rows + 1  # row 0 is nobody's
         self.held_CD = zeros(capacity, self.arena.width)
         self._row_C = torch.zeros(capacity, dtype=torch.int64)
@@ -135,11 +137,11 @@ class DiskRows:
         return {
             chunk.name: file.put if low == high and file else partial(self._write, index, order[low:high] + 1)
             for index, (chunk, low, high) in enumerate(zip(self._chunks, cuts[:-1], cuts[1:], strict=True))
-            for file in [self._files[chunk.name]]
+            for file in [self._whole_file(chunk)]
         }
 
     def _write(self, index: int, slots: np.ndarray, path: Path) -> ChunkFile:
-        chunk, file = self._chunks[index], self._files[self._chunks[index].name]
+        chunk, file = self._chunks[index], self._whole_file(self._chunks[index])
         # Not of the mapped file: it is read page by page, an eighth as fast.
         whole = self._there().arrays[index].copy() if file is None else np.fromfile(file.path, dtype=np.float32)
         stored = whole.reshape(-1, self.width)
@@ -162,16 +164,18 @@ class DiskRows:
     def _read_from(self, files: Mapping[str, ChunkFile | None]) -> None:
         arrays = [opened(chunk, self.width, self.seed, files[chunk.name]) for chunk in self._chunks]
         self._mapped = Chunks.of(arrays, self.disk.chunk_rows)
-        self._files = {}
-        for chunk in self._chunks:
-            file = files[chunk.name]
-            self._files[chunk.name] = file if file and file.size == size_of(chunk, self.width) else None
+        self._files = dict(files)
         if self._slot_S is not None:
             self._slot_S.index_fill_(0, self._row_C[1 : self.num_held + 1], 0)
         self.num_held = 0
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+    def _whole_file(self, chunk: Chunk) -> ChunkFile | None:
+        """The file of a chunk, if all of its rows are there."""
+        file = self._files[chunk.name]
+        return file if file and file.size == size_of(chunk, self.width) else None
 
     def _fit(self, capacity: int) -> None:
         """A step may touch more rows than there is room for: what is held grows."""
@@ -182,6 +186,10 @@ class DiskRows:
         self.held_CD = _longer(self.held_CD, more)
         for name, values in self._state.items():
             self._state[name] = _longer(values, more)
+
+    def _expect_nothing_held(self, what: str) -> None:
+        if self.num_held:
+            raise RuntimeError(f"{self.num_held} changed rows are held in memory: save a checkpoint, then {what}.")
 
     def _there(self) -> Chunks:
         if self._mapped is None:

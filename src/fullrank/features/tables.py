@@ -158,12 +158,14 @@ class EmbeddingTables(nn.Module):
         With a `TableUpdater` call its `grow`, which grows the state with the rows.
         """
         old, new = self.plan, self.plan.grown(num_rows)
+        disks = [self.weight(index).disk for index in range(len(new.arenas))]
+        disks = [disk and disk.grown(arena) for disk, arena in zip(disks, new.arenas, strict=True)]  # or nothing grows
         stored = self.logical_tables()
-        for index, arena in enumerate(new.arenas):
+        for index, (arena, disk) in enumerate(zip(new.arenas, disks, strict=True)):
             weight_RD = self.weight(index)
-            if weight_RD.disk is not None:
+            weight_RD.disk = disk
+            if disk is not None:
                 weight_RD.grad = None
-                weight_RD.disk = weight_RD.disk.grown(arena)
                 continue
             grown_RD = zeros(arena.num_rows, arena.width, like=weight_RD)
             for spec, base in zip(arena.tables, arena.bases, strict=True):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fullrank.kernels.bodies import worth_compiling
 
-LEAST = 8192  # rows
+LEAST = 512  # rows: fewer than elsewhere, since the compiled body also asks the disk for many at once
 
 
 @dataclass(frozen=True)

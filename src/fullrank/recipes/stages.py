@@ -56,7 +56,9 @@ def first_state(run: Run, epoch: int) -> InMemory:
     """All that a finished run had, as the beginning of another whose first stage is epoch `epoch`.
 
     Its step count and its weights: where it went by a validation metric, the best ones, beside the state of the
-    optimizer of its last step (our choice: nothing else is kept, and later weights were judged worse)."""
+    optimizer of its last step (our choice: nothing else is kept, and later weights were judged worse). Tables that live
+    on disk have the state that belongs to their weights: both are in one row.
+    """
     newest, result = run.latest_checkpoint(), run.result()
     assert newest is not None and result is not None
     parts = {part: newest.tensors(part) for part in PARTS if newest.has(part)}

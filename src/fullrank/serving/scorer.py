@@ -59,7 +59,8 @@ class Scorer:
 
     A scorer can be called by many threads at once: a call changes nothing that another reads. Candidates and requests
     may lie on any device. Missing values (NaN numbers, id 1, empty bags) have finite logits as in training; a ranker
-    with a weight that is not finite is refused. With no candidates every task has an empty answer.
+    with a weight that is not finite is refused (tables on disk are not read for that). With no candidates every task
+    has an empty answer.
 
     `tables` says how embedding tables are kept (`ServingTables`): `bfloat16` in half, `int8` in about a third of their
     bytes; how far logits and AUC move on a run's own rows `fullrank evaluate --tables` measures. For tables of

@@ -242,8 +242,8 @@ def _write_checkpoint(
         for file, write in others.items():
             written = write(draft / file)
             files[file] = FileEntry(size=written.size, sha256=written.sha256)
-        for within in {(draft / file).parent for file in others}:
-            _sync_folder(within)
+        for within in sorted({folder for file in others for folder in Path(file).parents}, reverse=True):
+            _sync_folder(draft / within)
         _write_synced(draft / "state.json", dumps(State(format=FORMAT, position=position, files=files, base=base)))
         _sync_folder(draft)
     except OSError as error:

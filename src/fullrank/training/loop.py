@@ -358,10 +358,12 @@ class _Training:
         parts = weight_tensors(self.ranker) | {"optimizer": optimizer} | self.average.parts()
         changes = self.increments.changes(parts, whole=self.at.row == 0)
         files = file_writers(self.ranker)
-        checkpoint = self.run.save(self.at, parts, self.config.keep_checkpoints, changes, files)
+        keep = self.config.keep_checkpoints
+        checkpoint = self.run.save(self.at, parts, keep + bool(files), changes, files)
         self.increments.saved(checkpoint, changes)
-        if files:
+        if files:  # of the one before, which not every file system lets go while it is read
             read_from(self.ranker, checkpoint)
+            keep_newest(self.run.path / "checkpoints", self.at.step, keep)
         self.saved_step = self.at.step
 
     def _seconds(self) -> float:
