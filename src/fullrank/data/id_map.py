@@ -56,6 +56,11 @@ class IdMap:
         """How many rows a table of this key space needs."""
         return self.first_key_id + sum(len(segment.codes) for segment in self.segments)
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether `extend` may change anything."""
+        return self.space.policy == "growing" or (self.space.policy == "frozen" and not self.segments)
+
     @cached_property
     def hash(self) -> str:
         """Two maps of one hash give every key the same id, now and after the same appends."""
@@ -159,7 +164,7 @@ class IdMap:
         expires. `frozen`: the first call admits, later ones add nothing. `hashed`: nothing ever.
         Ids go by count so far, descending, then by code.
         """
-        if self.space.policy == "hashed" or (self.space.policy == "frozen" and self.segments):
+        if not self.can_grow:
             return self
         slots = self._index.find(counts.codes)
         has_id = slots >= 0

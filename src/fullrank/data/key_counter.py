@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from fullrank.data.keys import MISSING, Keys
+from fullrank.data.keys import Keys, texts_of_integers
+from fullrank.kernels.codes import count
 
 NO_TIME = np.iinfo(np.int64).min  # `last_seen` of a key that was only seen without a time
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Distinct keys: `codes` uint64 ascending without missing, `counts` int64, `last_seen` int64 (greatest time;
-    `NO_TIME` if counted without times), `texts` Arrow large_string."""
+    """Distinct keys: `codes` uint64 (ascending, once merged) without missing, `counts` int64, `last_seen` int64
+    (greatest time; `NO_TIME` if counted without times), `texts` Arrow large_string."""
 
     codes: np.ndarray
     counts: np.ndarray
@@ -39,24 +40,22 @@ class Counts:
         return Counts(none.view(np.uint64), none, none, pa.array([], pa.large_string()))
 
     @staticmethod
-    def merged(parts: list[Counts]) -> Counts:
-        """The sum of several counts: counts add up, the later time stays."""
+    def merged(parts: list[Counts], least: int = 1) -> Counts:
+        """The sum of several counts (of which the codes may stand in any order): counts add up, the later time stays.
+        Keys that were counted less than `least` times are left out."""
         if not parts:
             return Counts.empty()
         codes = np.concatenate([part.codes for part in parts])
-        order = np.argsort(codes, kind="stable")
-        codes = codes[order]
-        starts = _starts(codes)
-        if len(starts) == 0:
-            return Counts.empty()
-        counts = np.concatenate([part.counts for part in parts])[order]
-        last_seen = np.concatenate([part.last_seen for part in parts])[order]
+        first, counts, last_seen = count(
+            codes,
+            weights_n=np.concatenate([part.counts for part in parts]),
+            times_n=np.concatenate([part.last_seen for part in parts]),
+        )
+        chosen = np.flatnonzero(counts >= least)
+        chosen = chosen[np.argsort(codes[first[chosen]])]
         texts = pa.concat_arrays([part.texts for part in parts])
         return Counts(
-            codes[starts],
-            np.add.reduceat(counts, starts),
-            np.maximum.reduceat(last_seen, starts),
-            texts.take(pa.array(order[starts])),
+            codes[first[chosen]], counts[chosen], last_seen[chosen], texts.take(pa.array(first[chosen]))
         )
 
 
@@ -78,37 +77,32 @@ class KeyCounter:
         texts). `times` (int64) belong to the codes counted.
         """
         codes = keys.codes if selected_codes is None else selected_codes
-        if times is None:
-            unique, counts = np.unique(codes, return_counts=True)
-            last_seen = np.full(len(unique), NO_TIME)
-        else:
-            order = np.argsort(codes, kind="stable")
-            ordered = codes[order]
-            starts = _starts(ordered)
-            unique = ordered[starts]
-            counts = np.diff(np.append(starts, len(codes)))
-            last_seen = np.maximum.reduceat(times[order], starts) if len(starts) else np.empty(0, dtype=np.int64)
-        first = int(len(unique) > 0 and unique[0] == MISSING)
-        unique = unique[first:]
+        known = keys.codes if keys.entries is None else keys.entries[0]
+        if codes is known:  # integers, whose texts follow from their codes
+            known = known[:0]
+        both = np.concatenate([known, codes])  # so that a code is first where its text is
+        weights = np.repeat([0, 1], [len(known), len(codes)])
+        if times is not None:
+            times = np.concatenate([np.full(len(known), NO_TIME), times])
+        first, counts, last_seen = count(both, weights_n=weights, times_n=times)
+        occurs = counts > 0
+        first, counts, last_seen = first[occurs], counts[occurs], last_seen[occurs]
+        unique = both[first]
+        if len(known) and (strange := first >= len(known)).any():
+            raise ValueError(f"Expected selected codes that occur in the keys, got {unique[strange].min():#x}.")
         if len(unique) == 0:
             return
-        if selected_codes is None:
-            texts = keys.unique_texts
-        else:
-            known = np.isin(unique, keys.unique_codes, assume_unique=True)
-            if not known.all():
-                raise ValueError(f"Expected selected codes that occur in the keys, got {unique[~known][0]:#x}.")
-            texts = keys.unique_texts.take(pa.array(np.searchsorted(keys.unique_codes, unique)))
-        self._parts.append(Counts(unique, counts[first:].astype(np.int64), last_seen[first:].astype(np.int64), texts))
+        texts = texts_of_integers(unique) if keys.entries is None else keys.entries[1].take(pa.array(first))
+        self._parts.append(Counts(unique, counts, last_seen, texts))
         self._held += len(unique)
         if self._held > self._budget:
             self._consolidate()
 
-    def finish(self) -> Counts:
-        """Everything counted so far, and the spilled files removed. The counter is empty afterwards."""
+    def finish(self, least: int = 1) -> Counts:
+        """Every key that was counted `least` times, and the spilled files removed. The counter is empty afterwards."""
         if not self._runs:
             parts, self._parts, self._held = self._parts, [], 0
-            return Counts.merged(parts)
+            return Counts.merged(parts, least)
         self._spill(Counts.merged(self._parts))
         runs = [_read(path) for path in self._runs]
         entries = sum(len(run) for run in runs)
@@ -117,7 +111,7 @@ class KeyCounter:
         merged = []
         for part in range(len(bounds)):
             slices = [_slice(run, cut[part], cut[part + 1]) for run, cut in zip(runs, cuts, strict=True)]
-            merged.append(Counts.merged(slices))
+            merged.append(Counts.merged(slices, least))
         result = Counts(
             np.concatenate([part.codes for part in merged]),
             np.concatenate([part.counts for part in merged]),
@@ -147,11 +141,6 @@ class KeyCounter:
             writer.write_batch(batch)
         self._runs.append(Path(name))
         self._parts, self._held = [], 0
-
-
-def _starts(ordered: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
 
 
 def _cut_codes(parts: int) -> np.ndarray:

@@ -72,7 +72,7 @@ class Keys:
     def unique_texts(self) -> pa.Array:
         """The canonical text of each of `unique_codes`, Arrow large_string."""
         if self.entries is None:
-            return pa.array(inverse_splitmix64(self.unique_codes).view(np.int64)).cast(pa.large_string())
+            return texts_of_integers(self.unique_codes)
         codes, texts = self.entries
         order = np.argsort(codes)
         return texts.take(pa.array(order[np.searchsorted(codes, self.unique_codes, sorter=order)]))
@@ -158,6 +158,11 @@ def inverse_splitmix64(mixed: np.ndarray) -> np.ndarray:
     z ^= (z >> np.uint64(30)) ^ (z >> np.uint64(60))
     z -= np.uint64(_GOLDEN)
     return z
+
+
+def texts_of_integers(codes: np.ndarray) -> pa.Array:
+    """The canonical texts of integer keys, Arrow large_string, from their codes."""
+    return pa.array(inverse_splitmix64(codes).view(np.int64)).cast(pa.large_string())
 
 
 def unknown_row(codes: np.ndarray, unknown_rows: int) -> np.ndarray:

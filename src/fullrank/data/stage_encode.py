@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fullrank.data.ahead import ahead
 from fullrank.data.by_user import Grouped
 from fullrank.data.columns import EncodedBlock, array
 from fullrank.data.encode_columns import encode_again
@@ -30,6 +32,7 @@ from fullrank.data.splits import SPLITS
 from fullrank.data.stage_read import Read
 from fullrank.data.stages import Done
 from fullrank.data.transform import Transform
+from fullrank.data.workers import MOST, workers
 from fullrank.schema import History, Schema
 
 
@@ -72,8 +75,11 @@ def encode(
         for history in schema.histories
         if history.layout == "inline"
     }
-    for numbers, rows in Gathered(read.rows, grouped.first, work / "moved").chunks():
-        block = transform.encode(rows)
+
+    def encoded(chunk: tuple[np.ndarray, Normalised]) -> tuple[np.ndarray, Normalised, EncodedBlock]:
+        return *chunk, transform.encode(chunk[1])
+
+    def write(numbers: np.ndarray, rows: Normalised, block: EncodedBlock) -> None:
         first_row = np.flatnonzero(np.diff(array(block.rows, "@request"), prepend=-1))
         origin = np.asarray(grouped.first[numbers[first_row]])  # row number of the first row of the request
         if "@time" in block.requests:
@@ -96,6 +102,11 @@ def encode(
             chosen = np.flatnonzero(split_of_request == code)
             writer.add(block if len(chosen) == block.num_requests else take_requests(block, chosen))
         done(rows.num_rows)
+
+    gathered = Gathered(read.rows, grouped.first, work / "moved").chunks()
+    with workers() as pool, closing(ahead(pool, encoded, gathered, MOST)) as blocks:
+        for each in blocks:
+            write(*each)
     for name, spill in read.events.items():
         dest = grouped.histories[name].dest
         for piece, events in spill.chunks():

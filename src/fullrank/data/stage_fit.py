@@ -18,6 +18,7 @@ from fullrank.data.normalised import Normalised, codes_of
 from fullrank.data.scalers import Scalers, ScalersFitter
 from fullrank.data.stage_read import Read
 from fullrank.data.stages import Done
+from fullrank.data.workers import workers
 from fullrank.schema import Schema
 
 
@@ -54,16 +55,21 @@ def extend_ids(
 
     Events of a file are no labelled rows: those available before the last training request count (our choice).
     """
-    counters = {
-        name: KeyCounter(work / "keys", budget) for name in maps if maps[name].space.policy != "hashed"
-    }
-    columns = key_columns(schema)
-    for _, rows in training_rows(read, split):
-        times = rows.array("@time") if "@time" in rows.columns else None
-        for name, space in columns.items():
-            if space in counters:
-                _count(counters[space], rows.keys[name], rows.columns[name], times)
-        done(rows.num_rows)
+    counters = {name: KeyCounter(work / "keys", budget) for name, id_map in maps.items() if id_map.can_grow}
+    columns: dict[str, list[str]] = {space: [] for space in counters}
+    for name, space in key_columns(schema).items():
+        if space in counters:
+            columns[space].append(name)
+    with workers() as pool:
+        for _, rows in training_rows(read, split):
+            times = rows.array("@time") if "@time" in rows.columns else None
+
+            def count(space: str, rows: Normalised = rows, times: np.ndarray | None = times) -> None:
+                for name in columns[space]:
+                    _count(counters[space], rows.keys[name], rows.columns[name], times)
+
+            list(pool.map(count, counters))  # a space each: a counter is not for several threads
+            done(rows.num_rows)
     for history in schema.histories:
         if history.name in read.events and last_training is not None:
             spaces = {
@@ -75,10 +81,17 @@ def extend_ids(
                 for name, space in spaces.items():
                     if space in counters:
                         _count(counters[space], past.keys[name], past.columns[name], past.array("time"))
-    return {
-        name: id_map.extend(counters[name].finish(), last_training) if name in counters else id_map
-        for name, id_map in maps.items()
-    }
+
+    def extended(name: str) -> IdMap:
+        return maps[name].extend(counters[name].finish(_least(maps[name])), last_training)
+
+    with workers() as pool:
+        return {**maps, **dict(zip(counters, pool.map(extended, counters), strict=True))}
+
+
+def _least(id_map: IdMap) -> int:
+    """How often a key must come for its count to matter: a growing map keeps counts of keys that it does not admit."""
+    return id_map.space.min_count if id_map.space.policy == "frozen" else 1
 
 
 def _count(counter: KeyCounter, keys: Keys, column: np.ndarray | Ragged, times: np.ndarray | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fullrank.data import flat
+from fullrank.data.ahead import ahead
 from fullrank.data.by_user import EventKeys, RowKeys
 from fullrank.data.columns import NEVER, DataError
 from fullrank.data.event_writer import of_the_log
@@ -17,6 +19,7 @@ from fullrank.data.source import LogChunk, LogSource
 from fullrank.data.spill import Spill, TimeOrder
 from fullrank.data.splits import SPLITS, ByHash, GivenFiles, Split
 from fullrank.data.stages import Done
+from fullrank.data.workers import MOST, workers
 from fullrank.schema import History, Schema
 
 
@@ -40,9 +43,10 @@ def read(source: LogSource, work: Path, split: Split, hash_key: bytes | None, do
     schema = source.schema
     rows = _Rows(schema, work, split, hash_key)
     try:
-        for chunk in source.chunks():
-            rows.add(chunk)
-            done(chunk.records.num_rows)
+        with workers() as pool, closing(ahead(pool, rows.normalised, source.chunks(), MOST)) as chunks:
+            for chunk, normalised in chunks:
+                rows.add(chunk, normalised)
+                done(chunk.records.num_rows)
         rows.close()
         if rows.spill.num_rows == 0:
             raise DataError(f"Expected rows in {source.name}, got none: there is nothing to prepare.")
@@ -82,9 +86,12 @@ class _Rows:
             dtypes[f"available.{history.name}"] = dtypes[f"time.{history.name}"] = np.int64
         self._flats = {name: flat.FlatWriter(work / f"{name}.npy", dtype) for name, dtype in dtypes.items()}
 
-    def add(self, chunk: LogChunk) -> None:
+    def normalised(self, chunk: LogChunk) -> tuple[LogChunk, Normalised]:
+        """The chunk checked and typed; any number of threads may ask at once."""
         origin = Origin(chunk.file, chunk.first_row)
-        rows = normalise(self.schema, chunk.records, origin, hash_key=self.hash_key)
+        return chunk, normalise(self.schema, chunk.records, origin, hash_key=self.hash_key)
+
+    def add(self, chunk: LogChunk, rows: Normalised) -> None:
         n = rows.num_rows
         if n == 0:
             return
