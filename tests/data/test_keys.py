@@ -17,7 +17,6 @@ from fullrank.data.keys import (
     code_of_key,
     codes_of_array,
     read_hash_key,
-    unknown_row,
 )
 
 SECRET = b"0123456789abcdef"
@@ -69,7 +68,6 @@ def test_hashed_codes_never_change() -> None:
     assert code_of_key(1, SECRET) == 0x4B17BD1531F263C3
     codes = np.array([1, 2, 0xE220A8397B1DCDAF], dtype=np.uint64)
     assert [bucket(codes, 1000, which).tolist() for which in (0, 1)] == [[465, 110, 55], [418, 217, 612]]
-    assert unknown_row(codes, 7).tolist() == [1, 2, 0xE220A8397B1DCDAF % 7]
 
 
 @pytest.mark.parametrize(

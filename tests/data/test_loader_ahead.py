@@ -34,6 +34,24 @@ def test_what_is_made_ahead_comes_in_order_and_no_further_than_asked():
         assert list(made) == [number * number for number in range(2, 20)]
 
 
+@pytest.mark.parametrize("bad", [1, 9])
+def test_an_error_of_the_items_comes_after_the_results_before_it(bad: int):
+    def items():
+        yield from range(3)
+        raise OSError("block 3 cannot be read")
+
+    def checked(number: int) -> int:
+        if number == bad:
+            raise ValueError("block 1 is not what it should be")
+        return number
+
+    with ThreadPoolExecutor(2) as pool:
+        made, came = ahead(pool, checked, items(), depth=5), []
+        with pytest.raises((OSError, ValueError), match="block 1 is not" if bad == 1 else "block 3 cannot be read"):
+            came.extend(iter(made.__next__, None))
+        assert came == ([0] if bad == 1 else [0, 1, 2])
+
+
 def test_an_error_comes_where_its_result_would_have():
     def broken(number: int) -> int:
         if number == 2:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fullrank.data.code_index import CodeIndex
 from fullrank.kernels.bodies import bodies
-from fullrank.kernels.codes import NEVER, count
+from fullrank.kernels.codes import NEVER, count, shared_where_unknown
 from fullrank.kernels.exact_sums import add_exactly
 
 BODIES = pytest.mark.parametrize("which", ["reference", "compiled"])
@@ -58,6 +58,18 @@ def test_a_code_is_found_where_it_is(which, known, asked):
     place = {key: at for at, key in enumerate(known)}
     assert got.dtype == np.int32
     assert got.tolist() == [place.get(key, -1) for key in asked]
+
+
+@BODIES
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(-1, 9), code)), shared=st.integers(1, 9))
+def test_an_unknown_code_has_a_shared_id(which, rows, shared):
+    rows = [(found if key else -1, key) for found, key in rows]
+    ids, codes = (np.array([row[at] for row in rows], dtype=kind) for at, kind in enumerate("iQ"))
+    with bodies(which):
+        shared_where_unknown(ids, codes, own=2 + shared, unknown=2, shared=shared, missing=1)
+    expected = [(2 + shared + found if found >= 0 else 2 + key % shared) if key else 1 for found, key in rows]
+    assert ids.dtype == np.int32 and ids.tolist() == expected
 
 
 @BODIES

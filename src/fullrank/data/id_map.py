@@ -13,7 +13,8 @@ from fullrank.data import id_segments
 from fullrank.data.code_index import CodeIndex
 from fullrank.data.id_segments import IdMapError, Segment, State
 from fullrank.data.key_counter import NO_TIME, Counts
-from fullrank.data.keys import MISSING, bucket, unknown_row
+from fullrank.data.keys import MISSING, bucket
+from fullrank.kernels.codes import shared_where_unknown
 from fullrank.schema import KeySpace
 
 PADDING_ID, MISSING_ID, FIRST_UNKNOWN_ID = 0, 1, 2
@@ -94,12 +95,12 @@ class IdMap:
         space `2 + bucket`."""
         if self.space.policy == "hashed":
             ids = FIRST_UNKNOWN_ID + bucket(codes, self.space.buckets)
-        else:
-            ids = self._index.find(codes)
-            unknown = ids < 0
-            ids += np.int32(self.first_key_id)
-            ids[unknown] = FIRST_UNKNOWN_ID + unknown_row(codes[unknown], self.space.unknown_rows)
-        ids[codes == MISSING] = MISSING_ID
+            ids[codes == MISSING] = MISSING_ID
+            return ids
+        ids, shared = self._index.find(codes), self.space.unknown_rows
+        shared_where_unknown(
+            ids, codes, own=self.first_key_id, unknown=FIRST_UNKNOWN_ID, shared=shared, missing=MISSING_ID
+        )
         return ids
 
     def ids_k(self, codes: np.ndarray) -> np.ndarray:

@@ -165,11 +165,6 @@ def texts_of_integers(codes: np.ndarray) -> pa.Array:
     return pa.array(inverse_splitmix64(codes).view(np.int64)).cast(pa.large_string())
 
 
-def unknown_row(codes: np.ndarray, unknown_rows: int) -> np.ndarray:
-    """Which of the shared unknown rows a key has: `code % unknown_rows`, int32 from 0. Not for missing codes."""
-    return (codes % np.uint64(unknown_rows)).astype(np.int32)
-
-
 def bucket(codes: np.ndarray, buckets: int, which: int = 0) -> np.ndarray:
     """The key's bucket under hash function number `which`: `splitmix64(code + which * odd) % buckets`, int32 from 0."""
     shift = np.uint64(which * _MIX_2 & _ALL_BITS)

@@ -54,3 +54,19 @@ def find(
         place[walking] += 1
         walking = walking[sorted_U[place[walking]] < codes_n[walking]]
     return np.where(sorted_U[place] == codes_n, values_U[place], np.int32(-1))
+
+
+def shared_where_unknown(
+    found_n: np.ndarray, codes_n: np.ndarray, *, own: int, unknown: int, shared: int, missing: int
+) -> None:
+    """What `find` gave, made ids in place: `own + found` where it is not -1, `unknown + code % shared` where it is, and
+    `missing` where the code is 0 (which none of `find`'s codes is)."""
+    if worth_compiling(len(codes_n), LEAST):
+        from fullrank.kernels.cpu.codes import shared_where_unknown_on_cpu
+
+        return shared_where_unknown_on_cpu(found_n, codes_n, own, unknown, shared, missing)
+    lost = found_n < 0
+    found_n += np.int32(own)
+    found_n[lost] = unknown + (codes_n[lost] % np.uint64(shared)).astype(np.int32)
+    found_n[codes_n == 0] = missing
+    return None

@@ -79,3 +79,19 @@ def _find(codes, ordered, values, starts, shift, found):
         while ordered[place] < code:
             place += 1
         found[i] = values[place] if ordered[place] == code else np.int32(-1)
+
+
+def shared_where_unknown_on_cpu(
+    found_n: np.ndarray, codes_n: np.ndarray, own: int, unknown: int, shared: int, missing: int
+) -> None:
+    """`shared_where_unknown`."""
+    _share(found_n, fixed(codes_n), own, unknown, np.uint64(shared), missing)
+
+
+@compiled
+def _share(found, codes, own, unknown, shared, missing):
+    for i in range(len(codes)):
+        if found[i] >= 0:
+            found[i] += own
+        else:
+            found[i] = unknown + np.int64(codes[i] % shared) if codes[i] != 0 else missing
