@@ -102,6 +102,19 @@ def test_requests_and_pasts_are_those_of_a_plain_loop(log: dict[str, np.ndarray]
             assert owner == rows.user[row]
 
 
+@settings(max_examples=20, deadline=None)
+@given(log=logs(), requests=st.booleans())
+def test_without_histories_requests_are_the_same(log: dict[str, np.ndarray], requests: bool) -> None:
+    log = log if requests else {**log, "request": np.zeros_like(log["request"])}
+    first, time, _ = brute(log)
+    told: list[int] = []
+    with tempfile.TemporaryDirectory() as folder:
+        keys = RowKeys(codes(log["user"]), codes(log["request"]), log["time"], {})
+        grouped = group(Path(folder), keys, [], done=told.append)
+        assert grouped.first.tolist() == first and grouped.request_time.tolist() == time
+    assert grouped.split is None and not grouped.histories and sum(told) == len(first)
+
+
 @settings(max_examples=40, deadline=None)
 @given(log=logs(), bucket_rows=st.sampled_from([1, 1 << 16]))
 def test_per_user_order_keeps_requests_whole_and_counts_rows(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fullrank.data.key_counter import NO_TIME, Counts, KeyCounter
 from fullrank.data.keys import code_of_key, codes_of_array
-from fullrank.kernels.bodies import bodies
+from fullrank.kernels.bodies import Bodies, bodies
 
 rows = st.lists(st.tuples(st.one_of(st.none(), st.sampled_from("abcdefgh"), st.integers(0, 30)), st.integers(0, 99)))
 chunks = st.lists(rows, max_size=6)
@@ -96,10 +96,10 @@ def test_a_selected_code_that_is_not_in_the_keys_is_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("which", ["reference", "compiled"])
 @pytest.mark.parametrize("budget", [10_000, 300])
-def test_keys_that_come_too_seldom_are_left_out_whatever_runs(which: str, budget: int, tmp_path: Path) -> None:
+def test_keys_that_come_too_seldom_are_left_out_whatever_runs(which: Bodies, budget: int, tmp_path: Path) -> None:
     values = np.random.default_rng(1).integers(0, 800, 3000)
     counter = KeyCounter(tmp_path, budget)
-    with bodies(which):  # pyright: ignore[reportArgumentType]
+    with bodies(which):
         for start in range(0, 3000, 300):
             counter.add(codes_of_array(pa.array([f"k{value}" for value in values[start : start + 300]])))
         counts = counter.finish(least=4)

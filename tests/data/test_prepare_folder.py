@@ -18,6 +18,7 @@ from fullrank.data.manifest import FORMAT, MANIFEST, Manifest, NotPrepared
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import PrepareReport, prepare
 from fullrank.data.splits import AllTrain, ByTime
+from fullrank.kernels.bodies import Bodies, bodies
 
 
 def test_equal_input_gives_equal_bytes_wherever_it_lies_and_however_it_is_cut(tmp_path: Path) -> None:
@@ -26,6 +27,20 @@ def test_equal_input_gives_equal_bytes_wherever_it_lies_and_however_it_is_cut(tm
         prepare(Memory(rows(1, start=1_005_000)), tmp_path / name, append=True, budget=budget)
     assert folder_hash(tmp_path / "a") == folder_hash(tmp_path / "b/c")
     assert str(tmp_path) not in (tmp_path / "a" / MANIFEST).read_text()
+
+
+@pytest.mark.parametrize("hash_key", [None, b"0123456789abcdef"])
+def test_threads_and_compiled_bodies_change_no_byte(
+    hash_key: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: tuple[tuple[str, Bodies], ...] = (("1", "reference"), ("3", "compiled"))
+    for threads, which in runs:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        with bodies(which):
+            prepare(Memory(rows(), chunk_rows=40), tmp_path / which, split=BY_TIME, budget=SMALL, hash_key=hash_key)
+            day2 = Memory(rows(1, start=1_005_000), chunk_rows=40)
+            prepare(day2, tmp_path / which, append=True, budget=SMALL, hash_key=hash_key)
+    assert folder_hash(tmp_path / "reference") == folder_hash(tmp_path / "compiled")
 
 
 def test_the_same_input_again_changes_nothing_and_says_so(tmp_path: Path) -> None:

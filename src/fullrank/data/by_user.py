@@ -139,6 +139,8 @@ def group(
 ) -> Grouped:
     """Group all rows (see the module). `work` is a folder for files; `order` asks for a split by users' order."""
     n = len(rows.user)
+    if not histories and order is None and not any(rows.request[piece].any() for piece in flat.pieces(n)):
+        return _each_alone(work, rows, done)
     total = n + sum(len(keys.time) for keys in rows.events.values() if keys.user is not None)
     bits = max(total - 1, 0).bit_length() - (BUCKET_ROWS - 1).bit_length()
     bits = min(max(bits, 0), 16)
@@ -167,6 +169,15 @@ def group(
     for store in stores:
         result.histories[store.wanted.name] = store.close()
     return result
+
+
+def _each_alone(work: Path, rows: RowKeys, done: Done) -> Grouped:
+    """Where no row has a request key and nobody asks for the past: every row is its own request."""
+    first = flat.create(work / "first.npy", np.int64, len(rows.user))
+    for piece in flat.pieces(len(first)):
+        first[piece] = np.arange(piece.start, piece.stop)
+        done(piece.stop - piece.start)
+    return Grouped(first=first, request_time=rows.time, split=None)
 
 
 @dataclass(frozen=True)
