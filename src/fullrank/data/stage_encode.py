@@ -32,7 +32,7 @@ from fullrank.data.splits import SPLITS
 from fullrank.data.stage_read import Read
 from fullrank.data.stages import Done
 from fullrank.data.transform import Transform
-from fullrank.data.workers import MOST, workers
+from fullrank.data.workers import threads, workers
 from fullrank.schema import History, Schema
 
 
@@ -104,7 +104,7 @@ def encode(
         done(rows.num_rows)
 
     gathered = Gathered(read.rows, grouped.first, work / "moved").chunks()
-    with workers() as pool, closing(ahead(pool, encoded, gathered, MOST)) as blocks:
+    with workers() as pool, closing(ahead(pool, encoded, gathered, threads())) as blocks:
         for each in blocks:
             write(*each)
     for name, spill in read.events.items():

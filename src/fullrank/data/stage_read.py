@@ -19,7 +19,7 @@ from fullrank.data.source import LogChunk, LogSource
 from fullrank.data.spill import Spill, TimeOrder
 from fullrank.data.splits import SPLITS, ByHash, GivenFiles, Split
 from fullrank.data.stages import Done
-from fullrank.data.workers import MOST, workers
+from fullrank.data.workers import threads, workers
 from fullrank.schema import History, Schema
 
 
@@ -43,7 +43,7 @@ def read(source: LogSource, work: Path, split: Split, hash_key: bytes | None, do
     schema = source.schema
     rows = _Rows(schema, work, split, hash_key)
     try:
-        with workers() as pool, closing(ahead(pool, rows.normalised, source.chunks(), MOST)) as chunks:
+        with workers() as pool, closing(ahead(pool, rows.normalised, source.chunks(), threads())) as chunks:
             for chunk, normalised in chunks:
                 rows.add(chunk, normalised)
                 done(chunk.records.num_rows)
