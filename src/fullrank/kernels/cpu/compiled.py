@@ -28,6 +28,7 @@ intrinsic: Any = extending.intrinsic(prefer_literal=True)  # of a function that 
 LANES = 16  # float32 of the longest register there is
 
 WORD, HALF, NUMBER = ir.IntType(32), ir.IntType(16), ir.FloatType()
+_BYTES = ir.IntType(8).as_pointer()
 
 
 def elements(x: Tensor) -> np.ndarray:
@@ -110,13 +111,28 @@ def prefetch(_: Any, array: Any, place: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]])
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.bitcast(address, byte), WORD(0), WORD(3), WORD(1)])
+        _prefetch(builder, builder.bitcast(address, _BYTES))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
+
+
+@intrinsic
+def prefetch_at(_: Any, address: Any) -> Any:
+    """As `prefetch`, of an address; nothing happens where its page is not in memory."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _prefetch(builder, builder.inttoptr(arguments[0], _BYTES))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    """The instruction that asks for a cache line to read."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTES, WORD, WORD, WORD])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [address, WORD(0), WORD(3), WORD(1)])
 
 
 @intrinsic

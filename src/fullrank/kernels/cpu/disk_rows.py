@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from torch import Tensor
 
-from fullrank.kernels.cpu.compiled import LANES, NUMBER, WORD, compiled, copy_row, intrinsic, prefetch
+from fullrank.kernels.cpu.compiled import LANES, NUMBER, compiled, copy_row, intrinsic, prefetch, prefetch_at
 from fullrank.kernels.disk_rows import Chunks, Held
 from fullrank.kernels.parts import in_waiting_parts
 
@@ -62,22 +62,6 @@ def _body(count: int) -> Any:
                 copy_at(x, i * count + at, address + 4 * at, 1)
 
     return body
-
-
-@intrinsic
-def prefetch_at(_: Any, address: Any) -> Any:
-    """Ask for the cache line at an address; nothing happens where its page is not in memory."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, WORD, WORD, WORD])
-        function = builder.module.globals.get("llvm.prefetch.p0")
-        if function is None:
-            function = ir.Function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], byte), WORD(0), WORD(3), WORD(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 @intrinsic

@@ -35,19 +35,26 @@ def gather_on_cpu(
     return (x_nFD, rows_nF) if all(good) else None
 
 
+@compiled
+def find_rows(low, high, ids, base, num_rows, rows):
+    """The rows of the owners' ids; whether all are in their tables."""
+    columns = len(base)
+    good = True
+    for n in range(low, high):
+        for f in range(columns):
+            id = ids[n * columns + f]
+            good &= (id >= 0) & (id < num_rows[f])
+            rows[n * columns + f] = id + base[f]
+    return good
+
+
 @cache
 def _body(width: int) -> Any:
     @compiled
     def body(low, high, weight, ids, base, num_rows, rows, x):
-        columns = len(base)
-        good = True
-        for n in range(low, high):
-            for f in range(columns):
-                id = ids[n * columns + f]
-                good &= (id >= 0) & (id < num_rows[f])
-                rows[n * columns + f] = id + base[f]
-        if not good:
+        if not find_rows(low, high, ids, base, num_rows, rows):
             return False
+        columns = len(base)
         end = high * columns
         for i in range(low * columns, end):
             prefetch(weight, rows[min(i + AHEAD, end - 1)] * width)

@@ -11,10 +11,10 @@ from numba import types
 from torch import Tensor
 
 from fullrank.kernels.cpu.compiled import NUMBER, WORD, compiled, copy_row, elements, intrinsic, prefetch
+from fullrank.kernels.cpu.gather import AHEAD, find_rows
 from fullrank.kernels.gather_compact import SCALE
 from fullrank.kernels.parts import even_cuts, in_parts
 
-AHEAD = 24  # as in `gather`
 GRAIN = 4096  # ids a thread
 BYTE = ir.IntType(8)
 
@@ -47,24 +47,11 @@ def _gathered(body: Any, rows: Any, width: int, ids_nF: Tensor, base_F: Tensor, 
     return x_nFD if all(good) else None
 
 
-@compiled
-def _find(low, high, ids, base, num_rows, found):
-    """The rows of the owners' ids; whether all are in their tables."""
-    columns = len(base)
-    good = True
-    for n in range(low, high):
-        for f in range(columns):
-            id = ids[n * columns + f]
-            good &= (id >= 0) & (id < num_rows[f])
-            found[n * columns + f] = id + base[f]
-    return good
-
-
 @cache
 def _bfloat16_body(width: int) -> Any:
     @compiled
     def body(low, high, rows, ids, base, num_rows, found, x):
-        if not _find(low, high, ids, base, num_rows, found):
+        if not find_rows(low, high, ids, base, num_rows, found):
             return False
         columns = len(base)
         end = high * columns
@@ -82,7 +69,7 @@ def _int8_body(width: int) -> Any:
 
     @compiled
     def body(low, high, rows, ids, base, num_rows, found, x):
-        if not _find(low, high, ids, base, num_rows, found):
+        if not find_rows(low, high, ids, base, num_rows, found):
             return False
         columns = len(base)
         end = high * columns
