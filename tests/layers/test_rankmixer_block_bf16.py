@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fullrank.kernels.bodies import bodies
-from fullrank.kernels.tokens_bf16 import mixed_norm, runs_on_tiles, token_ffn
+from fullrank.kernels.mixed_norm import mixed_norm, runs_mixed_norm
+from fullrank.kernels.token_ffn import runs_on_tiles, token_ffn
 from fullrank.rankers.rankmixer import RankMixerBlock
 
 has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
@@ -41,7 +42,7 @@ def away(found, expected):
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
-SIZES = [(2, 32, 32, 32), (4, 70, 64, 128), (2, 300, 32, 64), (1, 33, 64, 64)]
+SIZES = [(2, 32, 32, 32), (4, 70, 64, 128), (2, 300, 32, 64), (1, 33, 64, 64), (4, 70, 32, 64), (16, 33, 128, 256)]
 
 
 @needs_tiles
@@ -97,6 +98,19 @@ def test_rows_do_not_see_each_other_and_nothing_is_kept_without_gradients():
 
 
 @needs_tiles
+def test_weights_that_are_rounded_already_give_the_same_bits():
+    block, x_TBD, _ = block_and_rows(4, 96, 64, 64)
+    norm, ffn = block.ffn_norm.norm, block.ffn
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        weights = (ffn.weight1_TDH.to(dtype), ffn.bias1_T1H, ffn.weight2_THD.to(dtype), ffn.bias2_T1D)
+        with bodies("compiled"), torch.no_grad():
+            assert runs_on_tiles(x_TBD, weights[0])
+            found.append(token_ffn(x_TBD, weights, norm.weight, norm.bias, norm.eps))
+    assert torch.equal(*found)
+
+
+@needs_tiles
 def test_a_gradient_that_is_the_same_for_all_tokens_is_read_where_it_lies():
     block, x_TBD, _ = block_and_rows(2, 64, 64, 64)
     weight_BD = torch.randn(64, 64).bfloat16()
@@ -146,15 +160,15 @@ def test_what_is_left_to_torch():
     with bodies("compiled"):
         assert runs_on_tiles(x_TBD, weight_TDH) == has_tiles
         assert not runs_on_tiles(x_TBD.float(), weight_TDH)
-        assert not runs_on_tiles(x_TBD, weight_TDH.bfloat16())
+        assert not runs_on_tiles(x_TBD, weight_TDH.bfloat16())  # a gradient is asked for
         assert not runs_on_tiles(x_TBD, weight_TDH[:, :, :48])
-        assert not runs_on_tiles(torch.zeros(4, 32, 32).bfloat16(), torch.zeros(4, 32, 32))  # parts of 8
+        assert not runs_mixed_norm(torch.zeros(8, 32, 32).bfloat16())  # parts of 4
     with bodies("reference"):
         assert not runs_on_tiles(x_TBD, weight_TDH)
 
 
 @pytest.mark.parametrize(("placement", "dropout"), [("pre", 0.0), ("post", 0.5)])
-def test_pre_norm_and_dropout_are_computed_by_torch(placement, dropout):
+def test_networks_with_pre_norm_or_dropout_are_computed_by_torch(placement, dropout):
     torch.manual_seed(0)
     block = RankMixerBlock(2, 32, 1, placement, dropout)
     x_TBD = torch.randn(2, 32, 32)
@@ -162,5 +176,5 @@ def test_pre_norm_and_dropout_are_computed_by_torch(placement, dropout):
     for which in ("compiled", "reference"):
         torch.manual_seed(1)
         with bodies(which), torch.autocast("cpu", torch.bfloat16):
-            found.append(block(x_TBD))
+            found.append(block.feed(x_TBD))
     assert torch.equal(*found)

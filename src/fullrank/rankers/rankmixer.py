@@ -14,7 +14,11 @@ from fullrank.data.batch import Candidates, Requests
 from fullrank.data.inputs import Inputs
 from fullrank.features.tables import EmbeddingTables
 from fullrank.features.tokenizer import TokenizerConfig
-from fullrank.kernels.tokens_bf16 import mixed_norm, runs_on_tiles, token_ffn
+from fullrank.kernels.bias_gelu import bias_gelu
+from fullrank.kernels.mixed_norm import mixed_norm, runs_mixed_norm
+from fullrank.kernels.residual_norm import residual_norm
+from fullrank.kernels.token_ffn import runs_on_tiles, token_ffn
+from fullrank.kernels.token_major import runs_between_products
 from fullrank.layers.mixing import check_mixable, mix_token_major
 from fullrank.layers.norm import NormPlacement, ResidualNorm
 from fullrank.layers.per_token_ffn import PerTokenFFN
@@ -26,8 +30,9 @@ class RankMixerBlock(nn.Module):
     """`S = LN(mix(X) + X)`, `X' = LN(FFN(S) + S)` (post-LN, the paper's), or
     `S = mix(LN(X)) + X`, `X' = FFN(LN(S)) + S` (pre-LN); `[T, B, D] -> [T, B, D]`, D a multiple of T.
 
-    Parameters: `T (2 k D² + k D + D) + 4 D`, `k` the expansion. Forward FLOPs a row: about `4 k T D²`. Post-LN in bf16
-    (autocast) goes through fused bodies on a CPU with tiles, where the sizes allow (`runs_on_tiles`).
+    Parameters: `T (2 k D² + k D + D) + 4 D`, `k` the expansion. Forward FLOPs a row: about `4 k T D²`. Post-LN goes
+    through fused bodies on a CPU where the sizes allow: in bf16 (autocast) the whole network of a token, on a processor
+    with tiles (`runs_on_tiles`), in float32 what stands between products (`runs_between_products`).
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class RankMixerBlock(nn.Module):
     def mix(self, x_TBD: Tensor) -> Tensor:
         """X -> S."""
         x_TBD = _as_autocast(x_TBD)
-        if self._fused(x_TBD):
+        if self.mix_norm.placement == "post" and runs_mixed_norm(x_TBD):
             norm = self.mix_norm.norm
             return mixed_norm(x_TBD, norm.weight, norm.bias, norm.eps)
         return self.mix_norm(x_TBD, mix_token_major)
@@ -50,15 +55,17 @@ class RankMixerBlock(nn.Module):
     def feed(self, s_TBD: Tensor) -> Tensor:
         """S -> X'."""
         s_TBD = _as_autocast(s_TBD)
-        if self._fused(s_TBD):
-            norm, ffn = self.ffn_norm.norm, self.ffn
-            weights = (ffn.weight1_TDH, ffn.bias1_T1H, ffn.weight2_THD, ffn.bias2_T1D)
-            return token_ffn(s_TBD, weights, norm.weight, norm.bias, norm.eps)
+        norm, ffn = self.ffn_norm.norm, self.ffn
+        drops = self.training and ffn.dropout.p > 0
+        if self.ffn_norm.placement == "post" and not drops:
+            if runs_on_tiles(s_TBD, ffn.weight1_TDH):
+                weights = (ffn.weight1_TDH, ffn.bias1_T1H, ffn.weight2_THD, ffn.bias2_T1D)
+                return token_ffn(s_TBD, weights, norm.weight, norm.bias, norm.eps)
+            if runs_between_products(s_TBD, ffn.weight1_TDH):
+                hidden_TBH = bias_gelu(torch.bmm(s_TBD, ffn.weight1_TDH), ffn.bias1_T1H)
+                y_TBD = torch.bmm(hidden_TBH, ffn.weight2_THD)
+                return residual_norm(y_TBD, ffn.bias2_T1D, s_TBD, norm.weight, norm.bias, norm.eps)
         return self.ffn_norm(s_TBD, self.ffn)
-
-    def _fused(self, x_TBD: Tensor) -> bool:
-        drops = self.training and self.ffn.dropout.p > 0
-        return self.ffn_norm.placement == "post" and not drops and runs_on_tiles(x_TBD, self.ffn.weight1_TDH)
 
     def forward(self, x_TBD: Tensor) -> Tensor:
         return self.feed(self.mix(x_TBD))

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
+# Of small functions that compiled ones call: a call hands over every array in seven words, on the stack, and counts a
+# reference to it, which two threads can't do at once: together more than the work of a few dozen instructions.
+_inlined: dict[str, Any] = {"forceinline": True, "_nrt": False}  # options that Numba's types leave out
+inlined: Any = njit(nogil=True, cache=True, error_model="numpy", **_inlined)
 intrinsic: Any = extending.intrinsic(prefer_literal=True)  # of a function that gives (signature, instructions)
 LANES = 16  # float32 of the longest register there is
 

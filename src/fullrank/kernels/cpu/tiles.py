@@ -16,8 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fullrank.kernels.cpu.compiled import compiled, intrinsic
-from fullrank.kernels.cpu.vectors import address, load, load_bf16, store_bf16, store_pairs, transpose
+from fullrank.kernels.cpu.compiled import compiled, inlined, intrinsic
+from fullrank.kernels.cpu.vectors import address, load, store, store_pairs, transpose
 
 TILE = 256  # pairs in a tile
 _BYTE, _WORD, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -94,7 +94,7 @@ def _multiply(_: Any, to: Any, left: Any, right: Any) -> Any:
     return types.void(to, left, right), codegen
 
 
-@compiled
+@inlined
 def product(left, place, stride, step, below, right, column, beside, steps, to, at, width, add):
     """A block of 32 x 32 float32 at `to[at]`, rows `width` numbers apart; `add`: added to what is there.
 
@@ -158,8 +158,8 @@ def pack_weight_transposed(weight, place, outer, inner, scratch, to):
         for k in range(tiles):
             for row in range(16):
                 at = place + (c * 16 + row) * inner + k * 32
-                store_bf16(plain, row * 32, load(weight, at))
-                store_bf16(plain, row * 32 + 16, load(weight, at + 16))
+                store(plain, row * 32, load(weight, at))
+                store(plain, row * 32 + 16, load(weight, at + 16))
             transpose(to, (c * tiles + k) * TILE, scratch, 0)
 
 
@@ -171,7 +171,7 @@ def pack_rows(x, place, stride, rows, columns, to):
         row = place + 2 * p * stride
         at = (p // 16) * TILE + (p % 16) * 16
         for c in range(columns // 16):
-            store_pairs(to, at + c * tiles * TILE, load_bf16(x, row + c * 16), load_bf16(x, row + stride + c * 16))
+            store_pairs(to, at + c * tiles * TILE, load(x, row + c * 16), load(x, row + stride + c * 16))
 
 
 @compiled
@@ -183,6 +183,6 @@ def pack_rows_transposed(x, place, stride, rows, columns, scratch, to):
         for c in range(columns // 16):
             at = place + k * 32 * stride + c * 16
             for p in range(16):
-                low, high = load_bf16(x, at + 2 * p * stride), load_bf16(x, at + (2 * p + 1) * stride)
+                low, high = load(x, at + 2 * p * stride), load(x, at + (2 * p + 1) * stride)
                 store_pairs(scratch, p * 16, low, high)
             transpose(to, (c * tiles + k) * TILE, scratch, 0)

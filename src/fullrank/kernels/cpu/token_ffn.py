@@ -2,7 +2,8 @@
 
 What the way back reads of the hidden units (z) is stored in blocks of 32 x 32, in the order in which it is read.
 Weights are rounded to bf16 and packed token by token, where they are used: nothing of them is written to memory. T
-tokens · B rows (a multiple of 32) · D width · H hidden (multiples of 32). All arrays are flat.
+tokens · B rows (at least 32; a multiple of 32 where anything is kept, and on the way back) · D width · H hidden
+(multiples of 32). All arrays are flat.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from fullrank.kernels.cpu.compiled import compiled
 from fullrank.kernels.cpu.gelu import gelu, gelu_slope
-from fullrank.kernels.cpu.row_norm import normalise_row, normalise_row_backward
+from fullrank.kernels.cpu.row_norm import normalise_row_backward, normalise_rows
 from fullrank.kernels.cpu.tiles import (
     TILE,
     begin_tiles,
@@ -23,7 +24,7 @@ from fullrank.kernels.cpu.tiles import (
     product,
     tile_memory,
 )
-from fullrank.kernels.cpu.vectors import load, load_bf16, store, store_bf16, store_pairs, transpose
+from fullrank.kernels.cpu.vectors import load, store, store_pairs, transpose
 
 BACKWARD_ROWS = 256  # of a block whose gradients of weights are summed at once
 
@@ -37,11 +38,13 @@ def ffn_forward(
     right1, right2 = tile_memory(D * H // 2, pairs), tile_memory(D * H // 2, pairs)
     h = tile_memory(32 * H, bits)
     y, block = tile_memory(32 * D, floats), tile_memory(1024, floats)
+    moments = tile_memory(64, floats)
     begin_tiles()
     for t in range(low, high):
         pack_weight(w1, t * D * H, D, H, right1)
         pack_weight(w2, t * D * H, H, D, right2)
-        for start in range(0, rows, 32):
+        for block_start in range(0, rows, 32):
+            start = min(block_start, rows - 32)  # the last rows are computed again where they fill no block
             x = t * token + start * row  # in s
             at = t * rows + start  # the first row in what is written
             for n in range(0, H, 32):
@@ -54,8 +57,8 @@ def ffn_forward(
                     for c in (0, 16):
                         z16 = load(block, i * 32 + c) + load(b1, t * H + n + c)
                         if keep:
-                            store_bf16(z, place + i * 32 + c, z16)
-                        store_bf16(h, i * H + n + c, gelu(z16))
+                            store(z, place + i * 32 + c, z16)
+                        store(h, i * H + n + c, gelu(z16))
             for n in range(0, D, 32):
                 product(
                     h, 0, 2 * H, 32, 16 * H,
@@ -63,9 +66,9 @@ def ffn_forward(
                 )  # fmt: skip
             for i in range(32):
                 for c in range(0, D, 16):
-                    v16 = load(y, i * D + c) + load(b2, t * D + c) + load_bf16(s, x + i * row + c)
+                    v16 = load(y, i * D + c) + load(b2, t * D + c) + load(s, x + i * row + c)
                     store(y, i * D + c, v16)
-                normalise_row(y, i * D, D, gamma, beta, eps, hat, rstd, out, at + i, keep)
+            normalise_rows(y, 32, D, gamma, beta, eps, hat, rstd, out, at, 1, keep, moments)
     end_tiles()
 
 
@@ -98,7 +101,7 @@ def ffn_backward(
                 )
                 for c in range(0, D, 16):
                     v16 = load(line, c)
-                    store_bf16(dv, i * D + c, v16)
+                    store(dv, i * D + c, v16)
                     store(db2, t * D + c, load(db2, t * D + c) + v16)
             pack_rows(dv, 0, D, num, D, right_dv)
             pack_rows_transposed(s, t * token + start * row, row, num, D, scratch, left_s)
@@ -113,11 +116,11 @@ def ffn_backward(
                         place = (at + r) * H + n * 32 + c
                         sum16 = load(db1, t * H + n + c)
                         for p in range(0, 32, 2):
-                            z0, z1 = load_bf16(z, place + p * 32), load_bf16(z, place + p * 32 + 32)
+                            z0, z1 = load(z, place + p * 32), load(z, place + p * 32 + 32)
                             dz0 = load(block, p * 32 + c) * gelu_slope(z0)
                             dz1 = load(block, p * 32 + 32 + c) * gelu_slope(z1)
-                            store_bf16(dz, p * H + n + c, dz0)
-                            store_bf16(dz, p * H + H + n + c, dz1)
+                            store(dz, p * H + n + c, dz0)
+                            store(dz, p * H + H + n + c, dz1)
                             store_pairs(right_dz, tile + p * 8, dz0, dz1)
                             store_pairs(scratch, p * 8, gelu(z0), gelu(z1))
                             sum16 = sum16 + dz0 + dz1
@@ -130,8 +133,8 @@ def ffn_backward(
                     )  # fmt: skip
                     for i in range(32):
                         for c in (0, 16):
-                            s16 = load(block, i * 32 + c) + load_bf16(dv, (r + i) * D + n + c)
-                            store_bf16(ds, (at + r + i) * D + n + c, s16)
+                            s16 = load(block, i * 32 + c) + load(dv, (r + i) * D + n + c)
+                            store(ds, (at + r + i) * D + n + c, s16)
             for d in range(0, D, 32):
                 for n in range(0, H, 32):
                     product(

@@ -1,12 +1,13 @@
 """Sixteen float32 in one register, as a value of compiled functions; bf16 in memory.
 
-`load`, `load_bf16` and `spread` make one, `+ - *`, `fma` and `clip` work on them, `store` and its kin write them. An
-array of bf16 is an int16 view, an array of pairs of bf16 (the lower 16 bits are the first of the pair) an int32 view:
-Numba knows no bf16. Rounding to bf16 is to nearest even, as torch's.
+`load`, `load_halves` and `spread` make one, `+ - * /`, `fma`, `exp` and their kin work on them, `store` and
+`store_pairs` write them. An array is of float32, or of bf16 as an int16 view, or of pairs of bf16 (the lower 16 bits
+are the first of the pair) as an int32 view: Numba knows no bf16. Rounding to bf16 is to nearest even, as torch's.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -61,50 +62,47 @@ def _rounded(builder: Any, value: Any) -> Any:
     return builder.bitcast(builder.fptrunc(value, _BF16), _I16)
 
 
-def _widened(builder: Any, bits: Any) -> Any:
-    shift = ir.Constant(_I32, [16] * LANES)
-    return builder.bitcast(builder.shl(builder.zext(bits, _I32), shift), _F32)
+def _loaded(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int) -> Any:
+    """Float32, as it lies there or of bf16."""
+    if kind.dtype == types.int16:
+        bits = _read(builder, address(context, builder, ir.VectorType(ir.IntType(16), lanes), kind, array, place), 2)
+        words = ir.VectorType(ir.IntType(32), lanes)
+        shifted = builder.shl(builder.zext(bits, words), ir.Constant(words, [16] * lanes))
+        return builder.bitcast(shifted, ir.VectorType(ir.FloatType(), lanes))
+    return _read(builder, address(context, builder, ir.VectorType(ir.FloatType(), lanes), kind, array, place), 4)
 
 
 @intrinsic
 def load(_: Any, array: Any, place: Any) -> Any:
-    """`array[place : place + 16]` (float32)."""
+    """`array[place : place + 16]`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _read(builder, address(context, builder, _F32, signature.args[0], *arguments), 4)
+        array, place = arguments
+        return _loaded(context, builder, signature.args[0], array, place, LANES)
 
     return _vector(array, types.int64), codegen
 
 
 @intrinsic
-def load_bf16(_: Any, array: Any, place: Any) -> Any:
-    """`array[place : place + 16]` (bf16)."""
+def load_halves(_: Any, array: Any, low: Any, high: Any) -> Any:
+    """`array[low : low + 8]` and, beside it, `array[high : high + 8]`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _widened(builder, _read(builder, address(context, builder, _I16, signature.args[0], *arguments), 2))
+        array, *places = arguments
+        halves = [_loaded(context, builder, signature.args[0], array, place, LANES // 2) for place in places]
+        return builder.shuffle_vector(*halves, ir.Constant(_I32, list(range(LANES))))
 
-    return _vector(array, types.int64), codegen
+    return _vector(array, types.int64, types.int64), codegen
 
 
 @intrinsic
 def store(_: Any, array: Any, place: Any, value: Any) -> Any:
-    """`array[place : place + 16] = value` (float32)."""
+    """`array[place : place + 16] = value`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = address(context, builder, _F32, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], where).align = 4
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, value), codegen
-
-
-@intrinsic
-def store_bf16(_: Any, array: Any, place: Any, value: Any) -> Any:
-    """`array[place : place + 16] = value` (bf16)."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = address(context, builder, _I16, signature.args[0], *arguments[:2])
-        builder.store(_rounded(builder, arguments[2]), where).align = 2
+        (kind, *_), (array, place, value) = signature.args, arguments
+        value = _rounded(builder, value) if kind.dtype == types.int16 else value
+        builder.store(value, address(context, builder, value.type, kind, array, place)).align = kind.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), codegen
@@ -197,6 +195,52 @@ def clip(_: Any, a: Any, bound: Any) -> Any:
     return _vector(a, bound), codegen
 
 
+@intrinsic
+def absolute(_: Any, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "fabs", *arguments)
+
+    return _vector(a), codegen
+
+
+@intrinsic
+def select_above(_: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """`yes` where a > b, elsewhere `no`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
+
+    return _vector(a, b, yes, no), codegen
+
+
+@intrinsic
+def exp(_: Any, a: Any) -> Any:
+    """`e^a` to two units of the last place, 0 below -87, cut at 88: 2^(nearest integer), by its bits, times a Taylor
+    polynomial of the rest."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def all_of(number: float) -> ir.Constant:
+            return ir.Constant(_F32, [number] * LANES)
+
+        (a,) = arguments
+        low = builder.fcmp_ordered("<", a, all_of(-87.0))
+        a = builder.select(builder.fcmp_ordered(">", a, all_of(88.0)), all_of(88.0), a)
+        a = builder.select(low, all_of(0.0), a)
+        whole = _call(builder, "rint", builder.fmul(a, all_of(1 / math.log(2.0))))
+        high = 0.693359375  # ln 2 in two parts: the product with the first is exact
+        rest = _call(builder, "fma", whole, all_of(-high), a)
+        rest = _call(builder, "fma", whole, all_of(high - math.log(2.0)), rest)
+        power = all_of(1 / math.factorial(7))
+        for n in range(6, -1, -1):
+            power = _call(builder, "fma", power, rest, all_of(1 / math.factorial(n)))
+        exponent = builder.shl(builder.fptosi(whole, _I32), ir.Constant(_I32, [23] * LANES))
+        power = builder.bitcast(builder.add(builder.bitcast(power, _I32), exponent), _F32)
+        return builder.select(low, all_of(0.0), power)
+
+    return _vector(a), codegen
+
+
 def _call(builder: Any, name: str, *arguments: Any) -> Any:
     kind = ir.FunctionType(_F32, [_F32] * len(arguments))
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
@@ -218,5 +262,7 @@ def _operator(symbol: Any, instruction: str) -> None:
         return None
 
 
-for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _operator(_symbol, _instruction)
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+_operator(operator.truediv, "fdiv")
