@@ -21,7 +21,7 @@ from worker import Mode, serve
 
 import fullrank
 from fullrank.kernels.bodies import bodies
-from fullrank.rankers.rankmixer import RankMixerBlock
+from fullrank.rankers.rankmixer_block import RankMixerBlock
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Call = Callable[[], object]

@@ -12,7 +12,21 @@ from fullrank.data.batch import Bag, Batch, Candidates, FeatureBlock, HistoryBat
 from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.features.table_plan import TableOptimizer
 from fullrank.features.tokenizer import TokenizerConfig
-from fullrank.rankers import DIN, FM, LR, RANKERS, DCNv2, DeepFM, FieldTransformer, RankMixer, ranker_name
+from fullrank.rankers import (
+    DIN,
+    FM,
+    LR,
+    RANKERS,
+    DCNv2,
+    DeepFM,
+    FieldTransformer,
+    RankElastor,
+    RankMixer,
+    RankUp,
+    TokenFormer,
+    ranker_name,
+)
+from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.rankers.linear_part import LinearConfig
 
 NUM_ROWS = {"user": 40, "item": 60, "tag": 12, "slot": 6, "action": 5, "not_asked_for": 9}
@@ -37,7 +51,7 @@ INPUTS = Inputs(
             fields=(
                 Field(name="item", kind="categorical", key_space="item"),
                 Field(name="action", kind="categorical", key_space="action"),
-                Field(name="bought", kind="numeric"),
+                Field(name="bought", kind="numeric", of="outcome"),
                 Field(name="age", kind="numeric"),
                 Field(name="item.tags", kind="multi", key_space="tag"),
             ),
@@ -53,6 +67,7 @@ VARIANTS = {
     RankMixer: (
         RankMixer.Config(norm="pre", history="din", dropout=0.1),
         RankMixer.Config(tokenizer=TokenizerConfig(mode="field", token_width=28, norm=True)),
+        RankMixer.Config(tokenizer=TokenizerConfig(num_tokens=4, token_width=16), num_layers=1, experts=3),
         RankMixer.Config(
             num_layers=1,
             tokenizer=TokenizerConfig(
@@ -66,6 +81,36 @@ VARIANTS = {
                 ),
             ),
         ),
+    ),
+    RankElastor: (
+        RankElastor.Config(mixer="kronecker", ffn="relu", history="din", head="mean", towers=(16,), dropout=0.1),
+        RankElastor.Config(
+            form="repository",
+            embedding=EmbeddingConfig(width=8),
+            tokenizer=TokenizerConfig(num_tokens=7, token_width=14),
+            tokens="matrix",
+            tokens_hidden=20,
+            mixer="permute",
+            units=(10, 14),
+            num_layers=1,
+        ),
+    ),
+    RankUp: (
+        RankUp.Config(num_tables=1, num_tokens=3, permuted=False, global_token="dcnv2", task_tokens=False, dropout=0.1),
+        RankUp.Config(
+            num_tokens=4,
+            width=20,
+            global_token="mlp",
+            dense_token=False,
+            sequence_tokens=False,
+            history="din",
+            extra_tokens=1,
+            num_layers=3,
+        ),
+    ),
+    TokenFormer: (
+        TokenFormer.Config(width=32, full_layers=1, windows=(3, 2), gated=False, form="unirank", dropout=0.1),
+        TokenFormer.Config(width=32, full_layers=2, windows=(4,), regime="every", towers=()),
     ),
     DeepFM: (DeepFM.Config(hidden=(32,), dropout=0.1, batch_norm=True),),
     DIN: (DIN.Config(attention_hidden=(12,), attention_activation="prelu", activation="dice", dropout=0.1),),
@@ -214,7 +259,8 @@ def lively(config, seed=0):
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in ranker.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.15)
+            wide = (32 / max(32, parameter.shape[-1])) ** 0.5 if parameter.dim() else 1.0  # sums of many stay near 1
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.15 * wide)
         for module in ranker.modules():
             if isinstance(module, nn.BatchNorm1d):
                 assert module.running_mean is not None and module.running_var is not None

@@ -10,7 +10,7 @@ import torch
 from fullrank.kernels.bodies import bodies
 from fullrank.kernels.mixed_norm import mixed_norm, runs_mixed_norm
 from fullrank.kernels.token_ffn import runs_on_tiles, token_ffn
-from fullrank.rankers.rankmixer import RankMixerBlock
+from fullrank.rankers.rankmixer_block import RankMixerBlock
 
 has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
 needs_tiles = pytest.mark.skipif(not has_tiles, reason="this processor has no tiles of bf16")

@@ -7,7 +7,7 @@ from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.features.tokenizer import TokenizerConfig
 from fullrank.rankers import RankMixer
 from fullrank.rankers.field_front import EmbeddingConfig
-from fullrank.rankers.rankmixer import RankMixerBlock
+from fullrank.rankers.rankmixer_block import RankMixerBlock, SparseRankMixerBlock
 
 
 def fill(shape, shift, fan):
@@ -57,6 +57,11 @@ def test_r5_backbone_parameters(tokens, width, expected):
     with torch.device("meta"):
         blocks = [RankMixerBlock(tokens, width, 2) for _ in range(2)]
     assert count(*blocks) == expected
+
+
+def test_r5_backbone_parameters_with_experts():
+    blocks = [SparseRankMixerBlock(16, 64, 2, "post", 4, 0.5) for _ in range(2)]
+    assert count(*blocks) == 2_138_880
 
 
 @pytest.mark.parametrize(("fields", "width", "tokens", "token_width"), [(26, 16, 4, 32), (12, 10, 8, 64)])

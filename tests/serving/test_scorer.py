@@ -34,7 +34,7 @@ CONFIGS: dict[str, Any] = {ranker_name(cls): cls.Config() for cls in RANKERS}  #
 CONFIGS["fieldtransformer"] = FieldTransformer.Config(
     tokenizer=TokenizerConfig(mode="field", token_width=32), num_layers=1, expansion=2
 )
-UNROUNDED = ("lr", "fm", "din")  # at these sizes they have no products that are large
+UNROUNDED = ("lr", "fm", "din", "rankelastor", "tokenformer")  # no large products at these sizes, or whole in float32
 WIDE = {
     "din": DIN.Config(hidden=(512, 64), attention_activation="dice"),
     "rankmixer with din": RankMixer.Config(history="din", norm="pre"),

@@ -58,6 +58,7 @@ def _options(name: str) -> Any:
             ("undo_sample_rate", bool, False),
             ("warm_from", OptionalPath, None),
             ("tensorboard", bool, False),
+            ("probe_every", int, 0),
             ("json", OptionalPath, None),
         ],
         frozen=True,
@@ -78,6 +79,8 @@ def _options(name: str) -> Any:
         warm_from: a run to take first weights from: rows of tables by key, other weights by name and shape. Its data
             and its ranker may be others.
         tensorboard: also write events for TensorBoard, into the folder tensorboard of the run.
+        probe_every: look at the effective ranks of the model's points and tables every so many steps (200 is a good
+            number), write them into metrics.jsonl and say which fall low; never if 0.
         json: where to write how it ended for programs: `run`, `step`, `epoch`, `rows`, `loss`, `seconds`, `ended`
             (epochs or early_stop), `best` (`metric`, `value`, `step`, `epoch` of the weights that early stopping kept,
             else null) and `valid`, the validation metrics of every task (as `evaluate` writes them) of the weights the
@@ -104,6 +107,7 @@ def _train(options: Any, name: str, command: str) -> int:
         ),
         warm_from=Run.open(options.warm_from) if options.warm_from else None,
         callbacks=callbacks,
+        probe_every=options.probe_every,
         how_to_resume=command,
     )
     if trained.warm:

@@ -12,13 +12,14 @@ from typing import Literal
 from fullrank.schema import Feature, Schema, TaskKind, did_you_mean
 
 FieldKind = Literal["categorical", "multi", "numeric", "vector"]
-FieldOwner = Literal["user", "context", "item", "pair", "event"]
+FieldOwner = Literal["user", "context", "item", "pair", "event", "outcome"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
     """One input of a model. `key_space` is set for categorical and multi, `dim` for vector. `of` says whose it is
-    (as in `Feature`; "event" in a history), so that a model of users or of items alone can take its own."""
+    (as in `Feature`; in a history "outcome" of what became known after the event, "event" of all else), so that a model
+    of users or of items alone can take its own, and one of every position need not see what it predicts."""
 
     name: str
     kind: FieldKind
@@ -97,7 +98,7 @@ class Inputs:
                 continue
             event = [Field(name="item", kind="categorical", key_space=history.key_space)]
             event += [Field(name=f.name, kind=f.kind, key_space=f.key_space) for f in history.features]
-            event += [Field(name=outcome.name, kind="numeric") for outcome in history.outcomes]
+            event += [Field(name=outcome.name, kind="numeric", of="outcome") for outcome in history.outcomes]
             if history.time_is_known(schema):
                 event.append(Field(name="age", kind="numeric"))
             if history.key_space == "item":

@@ -12,7 +12,6 @@ from fullrank.features.tokenizer_modes import (
     ChunkTokenizer,
     FieldTokenizer,
     GroupTokenizer,
-    PerTokenLinear,
     PerTokenNorm,
 )
 from fullrank.schema import did_you_mean
@@ -22,7 +21,6 @@ __all__ = [
     "ChunkTokenizer",
     "FieldTokenizer",
     "GroupTokenizer",
-    "PerTokenLinear",
     "PerTokenNorm",
     "Tokenizer",
     "TokenizerConfig",

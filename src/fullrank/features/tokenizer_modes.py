@@ -14,24 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.features.tokens import Tokens
-
-
-class PerTokenLinear(nn.Module):
-    """y_t = x_t W_t + b_t: every token owns its weights; `[B, T, d] -> [B, T, D]`, T(dD + D) parameters.
-
-    Xavier-uniform for each `[d, D]` slice on its own (a library initialiser takes the 3-D weight for a convolution
-    kernel and draws it far too small) and zero biases: our choice.
-    """
-
-    def __init__(self, num_tokens: int, in_width: int, out_width: int) -> None:
-        super().__init__()
-        bound = math.sqrt(6 / (in_width + out_width))
-        self.weight_TdD = nn.Parameter(torch.empty(num_tokens, in_width, out_width).uniform_(-bound, bound))
-        self.bias_TD = nn.Parameter(torch.zeros(num_tokens, out_width))
-
-    def forward(self, x_BTd: Tensor) -> Tensor:
-        y_TBD = torch.baddbmm(self.bias_TD.unsqueeze(1), x_BTd.transpose(0, 1), self.weight_TdD)
-        return y_TBD.transpose(0, 1)
+from fullrank.layers.per_token_linear import PerTokenLinear
 
 
 class PerTokenNorm(nn.Module):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NormPlacement = Literal["post", "pre"]
 
@@ -27,3 +29,20 @@ class ResidualNorm(nn.Module):
         if self.placement == "post":
             return self.norm(branch(x) + x)
         return branch(self.norm(x)) + x
+
+
+class RMSNorm(nn.Module):
+    """`x / sqrt(mean(x²) + eps) * g` over the last axis of width D, a gain of D numbers (with `tokens` of each token,
+    `[T, D]`); no mean is taken off and there is no bias. Under autocast it reads bfloat16 and computes in float32.
+
+    Reference: Zhang & Sennrich 2019, arXiv:1910.07467.
+    """
+
+    def __init__(self, width: int, eps: float, tokens: int | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width) if tokens is None else torch.ones(tokens, width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float() if x.dtype == torch.bfloat16 else x
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight

@@ -9,8 +9,11 @@ from fullrank.rankers.din import DIN
 from fullrank.rankers.field_transformer import FieldTransformer
 from fullrank.rankers.fm import FM
 from fullrank.rankers.lr import LR
+from fullrank.rankers.rankelastor import RankElastor
 from fullrank.rankers.rankmixer import RankMixer
+from fullrank.rankers.rankup import RankUp
 from fullrank.rankers.sasrec_pool import SASRecPool
+from fullrank.rankers.tokenformer import TokenFormer
 from fullrank.rankers.wide_and_deep import WideAndDeep
 from fullrank.schema import did_you_mean
 
@@ -23,16 +26,20 @@ __all__ = [
     "DeepFM",
     "FieldTransformer",
     "Output",
+    "RankElastor",
     "RankMixer",
+    "RankUp",
     "Ranker",
     "SASRecPool",
+    "TokenFormer",
     "WideAndDeep",
     "ranker_name",
     "ranker_named",
 ]
 
 RANKERS: tuple[type[Ranker], ...] = (
-    DCNv2, RankMixer, LR, FM, WideAndDeep, DeepFM, DIN, SASRecPool, FieldTransformer,
+    DCNv2, RankMixer, RankElastor, RankUp, LR, FM, WideAndDeep, DeepFM, DIN, SASRecPool, FieldTransformer,
+    TokenFormer,
 )  # fmt: skip
 
 

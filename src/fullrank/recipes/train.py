@@ -11,6 +11,7 @@ from fullrank.config_json import dumps, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
+from fullrank.diagnostics.live import RankProbe
 from fullrank.evaluation.evaluate import Predictions, predict_split
 from fullrank.rankers import Ranker, ranker_name, ranker_named
 from fullrank.rankers.load import load_ranker, ranker_config
@@ -27,6 +28,7 @@ from fullrank.training.watch import check_watched
 __all__ = ["Trained", "load_ranker", "predict", "ranker_class_of", "ranker_config", "train_ranker"]
 
 WARM_START = "warm_start.json"
+PROBE_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def train_ranker(
     objective: ObjectiveConfig | MultiTask | None = None,
     warm_from: Run | None = None,
     callbacks: Sequence[Callback] = (),
+    probe_every: int = 0,
     how_to_resume: str = "",
 ) -> Trained:
     """Train the ranker that `config` (a ranker's `Config`) describes on the train split, from where `path` stands.
@@ -64,6 +67,8 @@ def train_ranker(
         objective: what is descended; by the tasks' kinds if None (see `ObjectiveConfig`).
         warm_from: take first weights from this run where keys and names match (see `warm_start`); what was taken is
             kept in `warm_start.json`.
+        probe_every: steps between two looks at the effective ranks of the model's points and tables, on some rows of
+            the valid split (of the train split if there is none); 0: none (see `RankProbe`).
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
     if not isinstance(objective, MultiTask):
@@ -111,6 +116,9 @@ def train_ranker(
         shuffle=True,
         whole_requests=objective.whole_requests,
     )
+    if probe_every:
+        some = Loader(data, inputs, "valid" if has_valid else "train", batch_size=PROBE_ROWS)
+        callbacks = [*callbacks, RankProbe(next(iter(some.epoch(0))), every=probe_every)]
     result = train(
         ranker,
         loader,

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from fullrank.data.batch import Bag, Batch, Candidates, FeatureBlock, Requests, to_device
 from fullrank.features.field_embedding import VectorProjection
 from fullrank.features.numeric import NumericEmbedding
-from fullrank.features.tokenizer import AutoTokenizer, PerTokenLinear
+from fullrank.features.tokenizer import AutoTokenizer
 from fullrank.kernels.pages import keep_freed_memory
 from fullrank.layers.activation import Dice
 from fullrank.layers.activation_unit import ActivationUnitPooling
 from fullrank.layers.din_pooling import DINPooling
 from fullrank.layers.mlp import MLP
 from fullrank.layers.per_token_ffn import PerTokenFFN
+from fullrank.layers.per_token_glu import PerTokenGLU
+from fullrank.layers.per_token_linear import PerTokenLinear
 from fullrank.layers.transformer_block import TransformerBlock
-from fullrank.rankers import Ranker
+from fullrank.rankers import RankElastor, Ranker, TokenFormer
 from fullrank.rankers.base import TaskTowers
 from fullrank.schema import did_you_mean
 from fullrank.serving.finite import check_finite
@@ -38,8 +40,12 @@ SMALL = 1 << 17  # weights of a network that stays in float32: its products are 
 # Modules whose own parameters named `weight…` are the matrices of products, and nothing else.
 _PRODUCTS = (nn.Linear, PerTokenLinear, PerTokenFFN, AutoTokenizer)
 # Nothing after these makes up for what rounding inside them loses: numbers of the log, weights of attention, and the
-# last network before a logit. Norms need no word: they read bfloat16 and compute in float32.
-_IN_FLOAT32 = (NumericEmbedding, VectorProjection, Dice, ActivationUnitPooling, DINPooling, TaskTowers)
+# last network before a logit; and a product of products doubles what was rounded. Norms need no word: they read
+# bfloat16 and compute in float32.
+_IN_FLOAT32 = (NumericEmbedding, VectorProjection, Dice, ActivationUnitPooling, DINPooling, TaskTowers, PerTokenGLU)
+# Rankers whose logits move by more than 1e-2 when their stack is rounded: full mixing, or four layers of attention with
+# nothing but RMSNorms between.
+_WHOLE = (RankElastor, TokenFormer)
 
 
 class Scorer:
@@ -50,7 +56,8 @@ class Scorer:
     embeddings, norms, attention to a history, small networks (`SMALL`), task towers and logits stay in float32. What is
     rounded where is our choice. Logits move by about 1 % of their spread. It pays where the processor multiplies
     bfloat16 (AMX, AVX512-BF16) and the model has large products; elsewhere, and for models that are all towers and
-    tables (LR, FM, SASRecPool), use `float32`.
+    tables (LR, FM, SASRecPool), use `float32`. RankElastor and TokenFormer are computed in float32 in either precision:
+    rounded, their logits move by more.
 
     What is computed once per request is the ranker's `encode_request`: request fields and events looked up, histories
     pooled or encoded where no candidate takes part, however many candidates follow. Of RankMixer that is all there can
@@ -90,7 +97,8 @@ class Scorer:
         _check_finite(frozen)
         for parameter in frozen.dense_parameters():
             parameter.requires_grad_(False)
-        if precision == "bfloat16":
+        self._rounds = precision == "bfloat16" and not isinstance(ranker, _WHOLE)
+        if self._rounds:
             _round_products(frozen)
         self.precision: Precision = precision
         self.tables: Storage = tables
@@ -139,8 +147,7 @@ class Scorer:
 
     def _rounding(self) -> torch.autocast:
         """Inside, the operands of products are made bfloat16, if that is the precision. It holds for this thread."""
-        enabled = self.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._rounds, cache_enabled=False)
 
 
 def _rows(candidates: Candidates, low: int, high: int) -> Candidates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -66,8 +66,9 @@ class Callback:
     resumed run calls it again from the checkpoint's step on. An exception ends the run.
     """
 
-    def on_step(self, ranker: nn.Module, report: StepReport) -> None:
-        """After every step, in train mode."""
+    def on_step(self, ranker: nn.Module, report: StepReport) -> Mapping[str, Any] | None:
+        """After every step, in train mode. What it returns, if anything, is a line of `metrics.jsonl` beside `step`,
+        `epoch`, `rows` and `seconds`."""
 
     def on_validate(self, ranker: nn.Module, step: int, metrics: TaskMetrics) -> None:
         """After every validation, with the weights that were validated (the average, with `ema_decay`)."""

@@ -268,7 +268,9 @@ class _Training:
         self.progress.step(rows, report.loss)
         for callback in self.callbacks:
             with torch.random.fork_rng(devices=[]):
-                callback.on_step(self.ranker, report)
+                line = callback.on_step(self.ranker, report)
+            if line:
+                self._write(epoch=report.epoch, **line)
 
     def _advance(self, report: StepReport, rows: int) -> None:
         """The position after the step, and a line in the log when one is due."""
