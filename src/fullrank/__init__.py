@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fullrank import diagnostics, rankers
     from fullrank.data.inputs import Inputs
     from fullrank.data.loader import Loader
     from fullrank.data.partitions import PreparedData
@@ -36,14 +37,17 @@ __all__ = [
     "TrainConfig",
     "compare",
     "continue_run",
+    "diagnostics",
     "evaluate",
     "explain",
     "load_ranker",
     "predict",
     "prepare",
+    "rankers",
     "recommend",
     "train",
 ]
+_ROOMS = ("diagnostics", "rankers")  # whole, by their names
 
 _HOME = {
     "Inputs": ("fullrank.data.inputs", "Inputs"),
@@ -66,6 +70,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"fullrank.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fullrank' has no attribute {name!r}; it has {__all__}")
     module, attribute = _HOME[name]

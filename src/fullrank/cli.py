@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("the metrics of a run on a split of prepared data, also by slice", "evaluate"),
     "calibrate": Verb("fit a run's probabilities on the valid rows, so that they mean what they say", "calibrate"),
     "report": Verb("one page on a run: its data, how good it is, where it is weak", "report"),
+    "diagnose": Verb("one page on how a run's tables and layers use their space", "diagnose"),
     "compare": Verb("several recipes with several seeds on the same rows; which differences are noise", "compare"),
     "tune": Verb("search a ranker's settings at random, giving up early what falls behind", "tune"),
     "predict": Verb("probabilities of rows in the log's own columns by a run", "predict"),

@@ -13,7 +13,7 @@ from fullrank.data.prepare import prepare
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import ByHash
 from fullrank.diagnostics import effective_rank
-from fullrank.diagnostics.live import RankProbe, sampled_tables
+from fullrank.diagnostics.live import Probe, sampled_tables
 from fullrank.features.tokenizer import TokenizerConfig
 from fullrank.rankers import RankMixer
 from fullrank.recipes.train import train_ranker
@@ -57,7 +57,7 @@ def test_a_probe_writes_ranks_and_changes_no_bit(data, tmp_path):
 def test_what_falls_low_is_named_once(data, tmp_path, capsys):
     ranker = trained(data, tmp_path / "run", 0).ranker
     batch = next(iter(Loader(data, ranker.inputs, "valid", batch_size=32).epoch(0)))
-    probe = RankProbe(batch, every=1, warn_below=0.99)
+    probe = Probe(batch, every=1, warn_below=0.99)
 
     class Report:
         step = 7
@@ -82,6 +82,6 @@ def test_what_is_refused(data, tmp_path):
     ranker = trained(data, tmp_path / "run", 0).ranker
     batch = next(iter(Loader(data, ranker.inputs, "valid", batch_size=1).epoch(0)))
     with pytest.raises(ValueError, match="at least 2 rows, got 1"):
-        RankProbe(batch)
+        Probe(batch)
     with pytest.raises(ValueError, match="every 1 step or more, got 0"):
-        RankProbe(batch, every=0)
+        Probe(batch, every=0)

@@ -3,18 +3,24 @@
 spectrum          singular values and the effective ranks made of them
 points            ranks at the named points of a model, in four forms
 live              the same while a model learns
+collapse          all that a run's tables and points show
+plots, page       its pictures, and the page
 """
 
-from fullrank.diagnostics.live import RankProbe
+from fullrank.diagnostics.collapse import CollapseReport, collapse_report, linear_cka
+from fullrank.diagnostics.live import Probe
 from fullrank.diagnostics.points import PointRank, point_ranks
 from fullrank.diagnostics.spectrum import RankKind, effective_rank, information_abundance, rank_of, singular_values
 
 __all__ = [
+    "CollapseReport",
     "PointRank",
+    "Probe",
     "RankKind",
-    "RankProbe",
+    "collapse_report",
     "effective_rank",
     "information_abundance",
+    "linear_cka",
     "point_ranks",
     "rank_of",
     "singular_values",

@@ -18,7 +18,7 @@ from fullrank.training.callbacks import Callback, StepReport
 ROWS_OF_TABLE = 4096
 
 
-class RankProbe(Callback):
+class Probe(Callback):
     """Every `every` steps the ranker scores `batch` in eval mode, and the effective ranks of its taps and tables are
     written, `{"ranks": {point: {form: rank}}, "tables": {table: information abundance}}`.
 

@@ -11,7 +11,7 @@ from fullrank.config_json import dumps, loads
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
-from fullrank.diagnostics.live import RankProbe
+from fullrank.diagnostics.live import Probe
 from fullrank.evaluation.evaluate import Predictions, predict_split
 from fullrank.rankers import Ranker, ranker_name, ranker_named
 from fullrank.rankers.load import load_ranker, ranker_config
@@ -68,7 +68,7 @@ def train_ranker(
         warm_from: take first weights from this run where keys and names match (see `warm_start`); what was taken is
             kept in `warm_start.json`.
         probe_every: steps between two looks at the effective ranks of the model's points and tables, on some rows of
-            the valid split (of the train split if there is none); 0: none (see `RankProbe`).
+            the valid split (of the train split if there is none); 0: none (see `Probe`).
     """
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
     if not isinstance(objective, MultiTask):
@@ -118,7 +118,7 @@ def train_ranker(
     )
     if probe_every:
         some = Loader(data, inputs, "valid" if has_valid else "train", batch_size=PROBE_ROWS)
-        callbacks = [*callbacks, RankProbe(next(iter(some.epoch(0))), every=probe_every)]
+        callbacks = [*callbacks, Probe(next(iter(some.epoch(0))), every=probe_every)]
     result = train(
         ranker,
         loader,

@@ -1,0 +1,69 @@
+"""The pictures of a collapse report, each drawn from its numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fullrank.diagnostics.collapse import HistoryRank, Spectrum
+from fullrank.diagnostics.points import Form, PointRank
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from matplotlib.axes import Axes
+
+MOST_LINES = 12
+
+
+def plot_spectra(spectra: Sequence[Spectrum], ax: Axes) -> None:
+    """Singular values over their number, both from 0 to 1 and the first one 1, those of the least share of abundance
+    (`MOST_LINES` of them)."""
+    shown = sorted(spectra, key=lambda one: one.abundance / one.most)[:MOST_LINES]
+    for one in shown:
+        place = [at / max(1, one.most - 1) for at in range(len(one.values))]
+        ax.plot(place, [max(value, 1e-9) for value in one.values], linewidth=1.2, label=one.name)
+    ax.set_yscale("log")
+    ax.set_ylim(1e-5, 1.5)
+    ax.set_xlabel("singular value, first to last")
+    ax.set_ylabel("share of the largest")
+    ax.legend(fontsize=7)
+
+
+def plot_depth(ranks: Sequence[PointRank], forms: Sequence[Form], ax: Axes) -> None:
+    """The effective rank of every point in the order of the model, as a share of what it could be; a line a form, with
+    the least and the most of its matrices."""
+    points = list(dict.fromkeys(one.point for one in ranks))
+    for form in forms:
+        own = [one for one in ranks if one.form == form]
+        place = [points.index(one.point) for one in own]
+        ax.plot(place, [one.share for one in own], marker="o", markersize=3, linewidth=1.2, label=form)
+        low, high = ([getattr(one, end) / one.most for one in own] for end in ("low", "high"))
+        ax.fill_between(place, low, high, alpha=0.12)
+    ax.set_xticks(range(len(points)), points, rotation=45, ha="right", fontsize=7)
+    ax.set_ylim(0, 1.02)
+    ax.set_ylabel("effective rank / the most it could be")
+    ax.legend(fontsize=8)
+
+
+def plot_training(lines: Sequence[dict[str, Any]], form: Form, ax: Axes) -> None:
+    """A point's effective rank over the steps of training, a line a point."""
+    for point in dict.fromkeys(point for line in lines for point in line["ranks"]):
+        own = [(line["step"], line["ranks"][point][form]) for line in lines if form in line["ranks"].get(point, {})]
+        if own:
+            ax.plot(*zip(*own, strict=True), linewidth=1.2, label=point)
+    ax.set_xlabel("step")
+    ax.set_ylabel(f"effective rank ({form})")
+    ax.legend(fontsize=7)
+
+
+def plot_histories(ranks: Sequence[HistoryRank], ax: Axes) -> None:
+    """Event tokens' rank before and after each layer, with the fields in the stream and without them."""
+    place = range(len(ranks))
+    ax.plot(place, [one.with_fields for one in ranks], marker="o", markersize=3, label="with fields")
+    ax.plot(place, [one.without_fields for one in ranks], marker="o", markersize=3, label="without fields")
+    ax.plot(place, [one.most for one in ranks], color="0.6", linestyle="--", label="most there could be")
+    ax.set_xticks(place, [one.point for one in ranks], rotation=45, ha="right", fontsize=7)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("effective rank of a row's events")
+    ax.legend(fontsize=8)
