@@ -103,17 +103,17 @@ def size_of(ranker: Ranker, data: PreparedData) -> dict[str, Any]:
 
 @torch.no_grad()
 def ranks_of(ranker: Ranker, data: PreparedData) -> dict[str, Any]:
-    """Effective ranks of the taps on test rows, and of the events of a stream (`history…`), by point and form."""
+    """Effective ranks of the taps on test rows, and of the events of a stream (`events…`), by point and form."""
     batch = next(iter(Loader(data, ranker.inputs, "test", batch_size=PROBED).epoch(0)))
     taps: dict[str, torch.Tensor] = {}
     ranker.eval()(batch, taps=taps)
     found: dict[str, Any] = {}
-    for one in point_ranks({name: x for name, x in taps.items() if not name.startswith("history")}):
+    for one in point_ranks(taps):
         found.setdefault(one.point, {})[one.form] = [round(one.mean, 3), one.most]
-    lengths = taps["history.length"].tolist() if "history.length" in taps else []
+    lengths = taps["events.length"].tolist() if "events.length" in taps else []
     known = [(row, length) for row, length in enumerate(lengths) if length >= 2]
     for name, x in taps.items():
-        if name.startswith("history") and name != "history.length" and known:
+        if name.startswith("events") and name != "events.length" and known:
             each = [float(effective_rank(x[row, :length])) for row, length in known]
             found[name] = {"sample": [round(float(np.mean(each)), 3), min(max(lengths), x.shape[2])]}
     return found

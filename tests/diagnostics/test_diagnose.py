@@ -63,7 +63,7 @@ def test_tables_of_one_key_space_are_compared(world):
 def test_events_have_a_rank_with_and_without_the_fields_of_their_stream(world):
     found = collapse_report(Run.open(world / "tokenformer"), PreparedData.open(world / "data"), rows=200)
     first, *others = found.histories
-    assert [one.point for one in found.histories] == ["history", "history.0"]
+    assert [one.point for one in found.histories] == ["events", "events.0"]
     assert first.with_fields == pytest.approx(first.without_fields)  # before the first layer nothing has been mixed
     assert all(one.with_fields != one.without_fields for one in others)
     assert all(1 <= one.with_fields <= one.most for one in found.histories)

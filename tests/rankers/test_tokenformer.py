@@ -166,6 +166,6 @@ def test_taps_hold_the_events_before_and_after_each_layer():
     taps = {}
     with torch.no_grad():
         ranker(batch, taps=taps)
-    assert taps["history.length"].tolist() == [2, 5]
-    assert [taps[name].shape for name in ("history", "history.0", "history.2")] == [(2, 5, 16)] * 3
-    assert (taps["history"][0, 2:] == 0).all()
+    assert taps["events.length"].tolist() == [2, 5]
+    assert [taps[name].shape for name in ("events", "events.0", "events.2")] == [(2, 5, 16)] * 3
+    assert (taps["events"][0, 2:] == 0).all()

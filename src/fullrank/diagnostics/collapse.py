@@ -19,7 +19,7 @@ from fullrank.data.batch import Batch
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
 from fullrank.diagnostics.live import sampled_tables
-from fullrank.diagnostics.points import PointRank, point_ranks
+from fullrank.diagnostics.points import EVENTS, PointRank, point_ranks
 from fullrank.diagnostics.spectrum import effective_rank, rank_of, singular_values
 from fullrank.rankers import Ranker, TokenFormer
 from fullrank.rankers.load import load_ranker
@@ -27,7 +27,6 @@ from fullrank.training.run import Run
 
 ROWS = 512
 ROWS_OF_TABLE = 1 << 16
-HISTORY = "history"  # what the taps of a history's events are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def collapse_report(run: Run, data: PreparedData, split: str = "valid", rows: in
     batch = next(iter(Loader(data, ranker.inputs, split, batch_size=rows).epoch(0)))
     taps: dict[str, Tensor] = {}
     ranker(batch, taps=taps)
-    points = {name: x for name, x in taps.items() if x.dim() >= 2 and not name.startswith(HISTORY)}
+    points = {name: x for name, x in taps.items() if x.dim() >= 2 and name.split(".")[0] != EVENTS}
     tables = sampled_tables(ranker.tables, ROWS_OF_TABLE)
     return CollapseReport(
         run=run,
@@ -140,13 +139,13 @@ def linear_cka(x_BD: Tensor, y_BE: Tensor) -> float:
 
 
 def _histories(ranker: Ranker, batch: Batch, taps: dict[str, Tensor]) -> Iterator[HistoryRank]:
-    names = [name for name in taps if name.startswith(HISTORY) and name != f"{HISTORY}.length"]
+    names = [name for name in taps if name.split(".")[0] == EVENTS and name != f"{EVENTS}.length"]
     if not names or not isinstance(ranker, TokenFormer) or ranker.stream.fields is None:
         return
     without: dict[str, Tensor] = {}
     with _without_fields(ranker):
         ranker(batch, taps=without)
-    lengths = taps[f"{HISTORY}.length"].tolist()
+    lengths = taps[f"{EVENTS}.length"].tolist()
     known = [(row, length) for row, length in enumerate(lengths) if length >= 2]
     if not known:
         return

@@ -23,8 +23,9 @@ def plot_spectra(spectra: Sequence[Spectrum], ax: Axes) -> None:
     for one in shown:
         place = [at / max(1, one.most - 1) for at in range(len(one.values))]
         ax.plot(place, [max(value, 1e-9) for value in one.values], linewidth=1.2, label=one.name)
+    least = min((value for one in shown for value in one.values), default=1.0)
     ax.set_yscale("log")
-    ax.set_ylim(1e-5, 1.5)
+    ax.set_ylim(min(1e-2, max(1e-5, least / 2)), 1.5)
     ax.set_xlabel("singular value, first to last")
     ax.set_ylabel("share of the largest")
     ax.legend(fontsize=7)
@@ -36,6 +37,8 @@ def plot_depth(ranks: Sequence[PointRank], forms: Sequence[Form], ax: Axes) -> N
     points = list(dict.fromkeys(one.point for one in ranks))
     for form in forms:
         own = [one for one in ranks if one.form == form]
+        if not own:
+            continue
         place = [points.index(one.point) for one in own]
         ax.plot(place, [one.share for one in own], marker="o", markersize=3, linewidth=1.2, label=form)
         low, high = ([getattr(one, end) / one.most for one in own] for end in ("low", "high"))

@@ -15,6 +15,7 @@ from torch import Tensor
 from fullrank.diagnostics.spectrum import RankKind, effective_rank
 
 Form = Literal["sample", "centred", "token", "flat"]
+EVENTS = "events"  # what points of a stream's events are called (`events.1`: after layer 1): padded to the longest
 FORMS: tuple[Form, ...] = ("sample", "centred", "token", "flat")
 
 
@@ -40,7 +41,8 @@ class PointRank:
 def point_ranks(
     taps: Mapping[str, Tensor], kind: RankKind = "entropy", forms: tuple[Form, ...] = FORMS
 ) -> list[PointRank]:
-    """The ranks of what a model wrote into `taps` for one batch; points that are no vectors of rows have none.
+    """The ranks of what a model wrote into `taps` for one batch; points that are no vectors of rows have none, nor
+    have those of a stream's events (`events…`), which are padded.
 
     * `sample`: a row's tokens, `[T, D]`, averaged over rows. What RankUp and RankElastor draw over depth. Offsets that
       are the same for every row count as directions: a constant with 1 % of noise has nearly full rank.
@@ -56,7 +58,7 @@ def point_ranks(
         x = x.detach().double()
         if x.dim() == 2:
             x = x.unsqueeze(1)
-        if x.dim() != 3 or not x.numel():
+        if x.dim() != 3 or not x.numel() or point.split(".")[0] == EVENTS:
             continue
         found += [_rank(point, form, kind, x) for form in forms if x.shape[1] > 1 or form == "flat"]
     return found

@@ -58,8 +58,8 @@ class TokenFormer(Ranker):
 
     Not with windows alone: the fields are then read by nobody (what the paper's ablation loses 36 per mille by).
 
-    Taps: `candidate`, `layers.L` [B, D] (the candidate's token) · `history`, `history.L` [B, longest, D] (events of the
-    first history before and after layer L, zeros behind them) and `history.length` [B] · `pooled` [B, D].
+    Taps: `candidate`, `layers.L` [B, D] (the candidate's token) · `events`, `events.L` [B, longest, D] (those of the
+    first history before and after layer L, zeros behind them) and `events.length` [B] · `pooled` [B, D].
 
     Reference: TokenFormer, 2026, arXiv:2604.13737.
     """
@@ -199,7 +199,7 @@ def _tap_histories(taps: Taps, state: TokenFormerState, request_B: Tensor) -> No
     counts_R = state.counts_R
     offsets = torch.cat([counts_R.new_zeros(1), counts_R.cumsum(0)])
     for index, x_ED in enumerate(state.histories):
-        taps["history" if not index else f"history.{index - 1}"] = pad_segments(x_ED, offsets)[request_B]
-    taps["history.length"] = counts_R[request_B]
+        taps["events" if not index else f"events.{index - 1}"] = pad_segments(x_ED, offsets)[request_B]
+    taps["events.length"] = counts_R[request_B]
 
 
