@@ -83,7 +83,6 @@ class StreamTokens(nn.Module):
         form: StreamForm,
     ) -> None:
         super().__init__()
-        self.regime: Regime = regime
         self.form: StreamForm = form
         self.outcomes = [list(outcome_places(history)) if regime == "every" else [] for history in histories]
         self.others = [
