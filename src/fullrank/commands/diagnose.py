@@ -12,7 +12,7 @@ import tyro
 from fullrank.commands.arguments import OptionalPath, call, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.diagnostics.collapse import collapse_report
-from fullrank.diagnostics.page import write_diagnosis
+from fullrank.diagnostics.page import LOW, write_diagnosis
 from fullrank.training.run import Run
 
 
@@ -47,5 +47,5 @@ def diagnose(
     for name in ("tables", "points", "ranks", "similar", "histories"):
         told[name] = [asdict(one) for one in getattr(found, name)]
     write_json(json, told)
-    low = [one.name for one in found.tables if one.abundance < 0.1 * one.most]
+    low = [one.name for one in found.tables if one.share < LOW]
     print(f"Diagnosis: {page}" + (f"; tables that use little of their space: {', '.join(low)}" if low else ""))

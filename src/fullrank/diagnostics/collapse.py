@@ -41,6 +41,11 @@ class Spectrum:
     entropy: float
     most: int
 
+    @property
+    def share(self) -> float:
+        """Abundance, of the most that it could be."""
+        return self.abundance / self.most
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetSimilarity:

@@ -78,7 +78,7 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
 
 def _low(page: HtmlPage, report: CollapseReport) -> None:
     page.heading("What uses little of its space?")
-    tables = [one for one in report.tables if one.abundance < LOW * one.most]
+    tables = [one for one in report.tables if one.share < LOW]
     points = [one for one in report.ranks if one.form == "flat" and one.share < LOW]
     if not tables and not points:
         page.text(f"No table and no layer uses less than {LOW:.0%} of its directions.")

@@ -19,7 +19,7 @@ MOST_LINES = 12
 def plot_spectra(spectra: Sequence[Spectrum], ax: Axes) -> None:
     """Singular values over their number, both from 0 to 1 and the first one 1, those of the least share of abundance
     (`MOST_LINES` of them)."""
-    shown = sorted(spectra, key=lambda one: one.abundance / one.most)[:MOST_LINES]
+    shown = sorted(spectra, key=lambda one: one.share)[:MOST_LINES]
     for one in shown:
         place = [at / max(1, one.most - 1) for at in range(len(one.values))]
         ax.plot(place, [max(value, 1e-9) for value in one.values], linewidth=1.2, label=one.name)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fullrank.layers.linear import xavier_linear
 from fullrank.layers.norm import RMSNorm
 from fullrank.layers.rope import rotate
 
@@ -46,11 +47,11 @@ class GatedStreamBlock(nn.Module):
         self.num_heads, self.form = heads, form
         self.norm_in = RMSNorm(width, EPS) if paper else nn.LayerNorm(width)
         self.norm_feed = RMSNorm(width, EPS) if paper else nn.LayerNorm(width)
-        self.query, self.key, self.value = (_linear(width, width) for _ in range(3))
-        self.out = _linear(width, width) if paper else None
-        self.gate = _linear(width, width) if gated else None
-        self.lift, self.side = (_linear(width, expansion * width, bias=not paper) for _ in range(2))
-        self.reduce = _linear(expansion * width, width, bias=not paper)
+        self.query, self.key, self.value = (xavier_linear(width, width, bias=False) for _ in range(3))
+        self.out = xavier_linear(width, width, bias=False) if paper else None
+        self.gate = xavier_linear(width, width, bias=False) if gated else None
+        self.lift, self.side = (xavier_linear(width, expansion * width, bias=not paper) for _ in range(2))
+        self.reduce = xavier_linear(expansion * width, width, bias=not paper)
 
     def heads(self, x_ND: Tensor, positions_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[..., N, h, d]` each."""
@@ -74,11 +75,3 @@ class GatedStreamBlock(nn.Module):
         q, k, v = (part.transpose(-2, -3) for part in self.heads(x_BSD, positions_S))
         read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_SS)
         return self.merge(x_BSD, read.transpose(-2, -3))
-
-
-def _linear(in_width: int, out_width: int, bias: bool = False) -> nn.Linear:
-    linear = nn.Linear(in_width, out_width, bias=bias)
-    nn.init.xavier_normal_(linear.weight)
-    if bias:
-        nn.init.zeros_(linear.bias)
-    return linear

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fullrank.layers.linear import xavier_linear
+
 MOST = 2048  # T · D of full mixing: four million weights a layer
 
 
@@ -29,10 +31,7 @@ class FullMixing(nn.Module):
                 f"Full mixing has (tokens x width)² weights a layer: expected tokens x width of at most {MOST}, got "
                 f"{tokens} x {width} = {tokens * width}. Use the kronecker mixer, or fewer or narrower tokens."
             )
-        self.linear = nn.Linear(tokens * width, tokens * width, bias=bias)
-        nn.init.xavier_normal_(self.linear.weight)
-        if bias:
-            nn.init.zeros_(self.linear.bias)
+        self.linear = xavier_linear(tokens * width, tokens * width, bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.linear(x_BTD.flatten(1)).view(x_BTD.shape)
@@ -76,8 +75,7 @@ class SegmentMixing(nn.Module):
         if segments < 1 or tokens * width % segments:
             raise ValueError(f"Expected segments that divide the {tokens * width} numbers of a row, got {segments}.")
         self.segments = segments
-        self.linear = nn.Linear(tokens * width // segments, tokens * width // segments, bias=False)
-        nn.init.xavier_normal_(self.linear.weight)
+        self.linear = xavier_linear(tokens * width // segments, tokens * width // segments, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.linear(x_BTD.reshape(len(x_BTD), self.segments, -1)).view(x_BTD.shape)

@@ -18,6 +18,7 @@ from fullrank.features.tokenizer import permuted_groups
 from fullrank.features.tokenizer_modes import GroupTokenizer
 from fullrank.layers.cross import CrossStack
 from fullrank.layers.factorization import pair_products
+from fullrank.layers.linear import xavier_linear
 from fullrank.layers.mlp import MLP
 
 GlobalKind = Literal["none", "mlp", "fm", "dcnv2"]
@@ -90,10 +91,7 @@ class GlobalToken(nn.Module):
         self.mlp = MLP(flat_width, (width,), width) if kind == "mlp" else None
         self.cross = CrossStack(flat_width, 1) if kind == "dcnv2" else None
         read = {"mlp": 0, "fm": embedding_width, "dcnv2": 2 * flat_width}[kind]
-        self.project = nn.Linear(read, width) if read else None
-        if self.project is not None:
-            nn.init.xavier_normal_(self.project.weight)
-            nn.init.zeros_(self.project.bias)
+        self.project = xavier_linear(read, width) if read else None
 
     def forward(self, x_BFE: Tensor) -> Tensor:
         if self.mlp is not None:
@@ -137,9 +135,9 @@ class RankUpTokens(nn.Module):
             self.global_token = GlobalToken(global_token, num_fields, embedding_width, width)
         apart = [places for places in (parts.dense, *parts.histories) if places]
         self.apart = [list(places) for places in apart]
-        self.of_apart = nn.ModuleList(_linear(len(places) * embedding_width, width) for places in apart)
-        self.of_crossed = _linear(crossed_width, width) if crossed_width else None
-        self.of_extra = nn.ModuleList(_linear(embedding_width, width) for _ in range(extra))
+        self.of_apart = nn.ModuleList(xavier_linear(len(places) * embedding_width, width) for places in apart)
+        self.of_crossed = xavier_linear(crossed_width, width) if crossed_width else None
+        self.of_extra = nn.ModuleList(xavier_linear(embedding_width, width) for _ in range(extra))
 
     @property
     def num_tokens(self) -> int:
@@ -160,10 +158,3 @@ class RankUpTokens(nn.Module):
             tokens.append(self.of_crossed(crossed_BV))
         tokens += [linear(first_BFE.mean(1)) for linear in self.of_extra]
         return torch.stack(tokens, dim=1)
-
-
-def _linear(in_width: int, out_width: int) -> nn.Linear:
-    linear = nn.Linear(in_width, out_width)
-    nn.init.xavier_normal_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear

@@ -16,6 +16,7 @@ from fullrank.data.inputs import HistoryInputs
 from fullrank.features.tokenizer_modes import FieldTokenizer
 from fullrank.layers.gated_stream_block import StreamForm
 from fullrank.layers.jagged import segment_ids
+from fullrank.layers.linear import xavier_linear
 from fullrank.layers.stream_attention import Streams
 
 Regime = Literal["newest", "every"]
@@ -26,9 +27,7 @@ class EventToken(nn.Module):
 
     def __init__(self, in_width: int, width: int, form: StreamForm) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_width, width)
-        nn.init.xavier_normal_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = xavier_linear(in_width, width)
         self.norm = nn.LayerNorm(width) if form == "unirank" else None
 
     def forward(self, x_EW: Tensor) -> Tensor:
