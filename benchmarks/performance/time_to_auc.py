@@ -4,7 +4,7 @@
 
 Sizes are those of `dcnv2_training.py` at 5 M rows: 39 features of width 16, three crosses beside an MLP of 400 × 3,
 batches of 4096, dense Adam 1e-3 for dense weights. Features: 10 keys and 3 cut numbers of the log, and 26 crosses of
-two keys (`simulated_rows.py`); 1.5 M rows to train on, once, and 65,536 to validate on.
+two keys (`simulated_rows.py`); 1.5 M rows to train on, once, and 32,768 to validate on.
 
 The level is chosen before: a half + `SHARE` of what the true probabilities have above a half (our choice). Learners are
 processes that take turns of `EACH` steps on the same batches in the same order, are validated in float32 after each,
@@ -39,7 +39,7 @@ from workload import Sizes, rows_in_all
 from fullrank.evaluation.metrics import auc
 
 SHARE = 0.85
-EACH = 5  # steps a turn
+EACH = 10  # steps a turn
 DTYPES = ("fp32", "bf16")
 ROWWISE = "row-wise Adagrad, not merged"
 OF_HAND = ("SparseAdam", "sparse Adagrad", "row-wise Adagrad, merged", ROWWISE, "dense fused Adam")
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="seconds; the figures mean nothing")
     options = parser.parse_args()
-    sizes, log, seeds = rows_in_all(5_000_000), {"train": options.train, "valid": 65_536}, options.seeds
+    sizes, log, seeds = rows_in_all(5_000_000), {"train": options.train, "valid": 32_768}, options.seeds
     if options.quick:
         sizes, log, seeds = replace(sizes.quick(), features=FEATURES, threads=1), {"train": 1_500, "valid": 2_000}, 1
     on = machine(sizes.threads)
