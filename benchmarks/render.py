@@ -59,6 +59,14 @@ bodies.""",
 GFLOP), from ids to logits, a call after another. What belongs to the user is read and encoded once a call; from the
 first mixing on every number depends on the candidate too. Scores are compared with the ranker called plainly in
 float32.""",
+    "streams": """Whole training steps of TokenFormer (width 64, two full layers, windows of 32 and 16) on requests of
+    one
+candidate with lognormal histories (sigma 1), beside the same weights padded to the longest stream of a batch. Padding
+stands behind the candidate, so torch's own causal attention and one mask a layer serve all rows.""",
+    "backbones": """What backbones make of the processor: the recipes of `benchmarks/backbones`, whole training steps of
+1,024 rows of a simulated log with at most 20 events, and one request with 1,000 candidates. FLOPs are those of the
+plain-torch bodies, by torch's counter. *of products*: of the best rate of float32 products of 2048 × 2048 in the same
+process.""",
     "top_k": """The best of many items by inner product, float32; torch: `matmul` and `topk`.""",
     "same_quality": """Do models learn as well by compiled bodies as by the plain-torch references? The same data, order
 and first weights, some seeds each with either; the 90 % interval of the paired difference of test AUC shall lie inside

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "performance")]
 
+import backbones  # noqa: E402
 import curves  # noqa: E402
 import dense_step  # noqa: E402
 import measured  # noqa: E402
@@ -24,6 +25,7 @@ import render  # noqa: E402
 import same_quality  # noqa: E402
 import scoring  # noqa: E402
 import simulated_rows  # noqa: E402
+import streams  # noqa: E402
 import suite  # noqa: E402
 import time_to_auc  # noqa: E402
 import top_k  # noqa: E402
@@ -165,6 +167,23 @@ def test_the_same_curves_are_drawn_into_the_same_files(tmp_path: Path) -> None:
     assert [path.name for path in first] == ["step_by_history.svg", "step_by_threads.svg"]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(first, second, strict=True))
     assert plot_curves.COLOURS["ours"].lower().encode() in first[0].read_bytes()
+
+
+def test_the_quick_streams_say_the_same_padded(quick: Quick) -> None:
+    stored = quick(streams)
+    assert [figure["label"].rpartition(", ")[2] for figure in stored["figures"]] == ["fp32: padded", "bf16: padded"]
+    (apart,) = stored["checks"]
+    assert apart["ok"] and 0 < apart["value"] < 1e-4  # two ways to add, one result
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's counter of FLOPs
+def test_the_quick_backbones_have_rates_in_training_and_scoring(quick: Quick) -> None:
+    (lines,) = quick(backbones)["tables"].values()
+    assert [line["backbone"] for line in lines][:2] == ["dcnv2", "din"] and len(lines) == 11
+    for line in lines:
+        for what in ("train", "score"):
+            speed = line[f"{what}, MFLOP a row"] * line[f"{what}, rows/s"] / 1e3
+            assert line[f"{what}, GFLOP/s"] == pytest.approx(speed, rel=1e-2)
 
 
 def test_the_quick_same_quality_pairs_both_bodies(quick: Quick) -> None:

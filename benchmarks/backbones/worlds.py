@@ -1,12 +1,15 @@
-"""What backbones are compared on: MovieLens-1M with two tasks, a simulated log whose truth is known, and Frappe."""
+"""What backbones are compared on: MovieLens-1M with two tasks, a quarter of its users, a simulated log whose truth is
+known, and Frappe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
@@ -31,6 +34,7 @@ LOG = SimulatorConfig(
     click=EFFECTS,
     conversion=Effects(),
 )
+_SMALL_LOG = replace(LOG, rows=6_000, users=300)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +49,25 @@ class World:
     make: Callable[[Path, Path], None]  # of the folder of public data and the one to prepare into
 
     def data(self, public: Path, work: Path) -> PreparedData:
-        folder = work / "data" / self.name
+        folder = work / "data" / self.name.replace("/", "-")
         if not (folder / "manifest.json").exists():
             self.make(public, folder)
         return PreparedData.open(folder)
+
+
+class EveryFourthUser(MovieLens1M):
+    """The ratings of the users whose number is a multiple of four."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._ratings = self._ratings.filter(pc.equal(pc.bit_wise_and(self._ratings["user"], 3), 0))
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()}, every fourth user"
+
+
+def _quarter(public: Path, folder: Path) -> None:
+    prepare(EveryFourthUser(public / "movielens_1m"), folder, split=PerUserOrder())
 
 
 def _movielens(public: Path, folder: Path) -> None:
@@ -65,40 +84,66 @@ def _simulated(_: Path, folder: Path) -> None:
 
 
 def _small(_: Path, folder: Path) -> None:
-    prepare(SimulatedLog(replace(LOG, rows=6_000, users=300)), folder, split=ByTime(valid=0.1, test=0.2))
+    prepare(SimulatedLog(_SMALL_LOG), folder, split=ByTime(valid=0.1, test=0.2))
 
 
 MOVIELENS = World(
-    name="movielens-1m", task="liked", exclude=("title",), last_n=100, epochs=2, make=_movielens
+    name="movielens-1m", task="liked", exclude=("title",), last_n=100, epochs=1, make=_movielens
 )
+# For comparisons with streams, where a run on all of it takes half an hour of a processor.
+QUARTER = replace(MOVIELENS, name="movielens-1m/4", make=_quarter)
 SIMULATED = World(
     name="simulated",
     task="click",
     exclude=("conversion", "shown", "match"),
     last_n=20,
-    epochs=2,
+    epochs=1,
     make=_simulated,
 )
 SMALL = replace(SIMULATED, name="small", epochs=1, make=_small)
-FRAPPE = World(name="frappe", task="click", exclude=(), last_n=None, epochs=8, make=_frappe)
-WORLDS = {world.name: world for world in (MOVIELENS, SIMULATED, FRAPPE, SMALL)}
+FRAPPE = World(name="frappe", task="used", exclude=(), last_n=None, epochs=4, make=_frappe)
+WORLDS = {world.name: world for world in (MOVIELENS, QUARTER, SIMULATED, FRAPPE, SMALL)}
 
 
-def found_of_truth(world: World, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Of a simulated log's test rows: the oracle's AUC, the share of the way from a half to it, and for each planted
-    effect the slope of the model's logit on what the effect adds to the true one, all effects at once (1: found whole;
-    0: not at all)."""
-    config = LOG if world is SIMULATED else replace(LOG, rows=6_000, users=300)
-    log, tests = SimulatedLog(config), len(labels)
-    truth = np.concatenate([rows.p_click for rows in log.rows()])[-tests:]
-    clicks = np.concatenate([rows.click for rows in log.rows()])[-tests:]
-    if not np.array_equal(clicks.astype(np.float32), labels):
-        raise RuntimeError("Expected the test rows to be the last of the log, got other labels.")
+@dataclass(frozen=True)
+class Truth:
+    """Of the test rows: true probabilities, labels, and what each planted effect adds to the true logit `[N, "
+    "effects]`."""
+
+    p_N: np.ndarray
+    label_N: np.ndarray
+    effects: tuple[str, ...]
+    added_NE: np.ndarray
+
+
+@cache
+def truth_of(world: World, tests: int) -> Truth:
+    """The simulated log once more, its last `tests` rows."""
+    log = SimulatedLog(LOG if world is SIMULATED else _SMALL_LOG)
+    p_N, label_N = (
+        np.concatenate([getattr(rows, name) for rows in log.rows()])[-tests:] for name in ("p_click", "click")
+    )
     parts = list(log.contributions("click"))
-    names = list(parts[0])
-    added = np.stack([np.concatenate([part[name] for part in parts])[-tests:] for name in names], axis=1)
-    added = added * np.array([getattr(EFFECTS, name) for name in names])
-    slopes, *_ = np.linalg.lstsq(added - added.mean(0), logits - logits.mean(), rcond=None)
-    oracle = oracle_metrics(labels, truth).auc
-    found = {"oracle_auc": oracle, "gap": (auc(labels, logits) - 0.5) / (oracle - 0.5)}
-    return found | {f"slope {name}": float(slope) for name, slope in zip(names, slopes, strict=True)}
+    names = tuple(parts[0])
+    added_NE = np.stack([np.concatenate([part[name] for part in parts])[-tests:] for name in names], axis=1)
+    return Truth(p_N, label_N, names, added_NE * np.array([getattr(EFFECTS, name) for name in names]))
+
+
+def found_of_truth(truth: Truth, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """The oracle's AUC, the share of the way from a half to it, and of each planted effect
+
+    * `slope`: of the model's logit on what the effect adds to the true one, all effects at once. 1 is the true
+      strength; a sure model has larger slopes, one that misses other effects smaller ones.
+    * `lost`: how much of the AUC that is missing to the oracle comes back when the effect is given its true strength,
+      `(auc(z + (1 - slope) c) - auc(z)) / (oracle - auc(z))`.
+    """
+    if not np.array_equal(truth.label_N.astype(np.float32), labels):
+        raise RuntimeError("Expected the test rows to be the last of the log, got other labels.")
+    centred_NE = truth.added_NE - truth.added_NE.mean(0)
+    slopes, *_ = np.linalg.lstsq(centred_NE, logits - logits.mean(), rcond=None)
+    oracle, own = oracle_metrics(labels, truth.p_N).auc, auc(labels, logits)
+    found = {"oracle_auc": oracle, "gap": (own - 0.5) / (oracle - 0.5)}
+    for at, (name, slope) in enumerate(zip(truth.effects, slopes, strict=True)):
+        given = auc(labels, logits + (1 - slope) * truth.added_NE[:, at])
+        found |= {f"slope {name}": float(slope), f"lost {name}": (given - own) / (oracle - own)}
+    return found

@@ -19,7 +19,7 @@ import render  # noqa: E402  # beside the folder of this file
 
 NAMES = (
     "table_step", "dcnv2_training", "time_to_auc", "table_growth", "beyond_memory", "din", "loader", "prepare",
-    "dense_step", "scoring", "top_k", "same_quality", "curves",
+    "dense_step", "scoring", "top_k", "streams", "backbones", "same_quality", "curves",
 )  # fmt: skip
 WITH_PEERS = {  # and without
     "table_step": ["--without-peers"],

@@ -15,15 +15,19 @@ from fullrank.features.tokenizer import TokenizerConfig
 from fullrank.rankers import (
     DIN,
     FM,
+    HSTU,
     LR,
     RANKERS,
     DCNv2,
     DeepFM,
     FieldTransformer,
+    HyFormer,
+    OneTrans,
     RankElastor,
     RankMixer,
     RankUp,
     TokenFormer,
+    Wukong,
     ranker_name,
 )
 from fullrank.rankers.field_front import EmbeddingConfig
@@ -112,6 +116,13 @@ VARIANTS = {
         TokenFormer.Config(width=32, full_layers=1, windows=(3, 2), gated=False, form="unirank", dropout=0.1),
         TokenFormer.Config(width=32, full_layers=2, windows=(4,), regime="every", towers=()),
     ),
+    Wukong: (Wukong.Config(num_layers=3, machine=3, linear=2, rank=4, hidden=(), towers=(), dropout=0.1),),
+    HSTU: (HSTU.Config(width=32, heads=2, num_layers=2, positions=3, dropout=0.1),),
+    OneTrans: (
+        OneTrans.Config(num_tokens=3, width=32, tails=(5, 2), towers=(), dropout=0.1),
+        OneTrans.Config(num_tokens=1, width=32, tails=(1,)),
+    ),
+    HyFormer: (HyFormer.Config(num_tokens=2, queries=1, width=30, heads=2, num_layers=2, towers=(), dropout=0.1),),
     DeepFM: (DeepFM.Config(hidden=(32,), dropout=0.1, batch_norm=True),),
     DIN: (DIN.Config(attention_hidden=(12,), attention_activation="prelu", activation="dice", dropout=0.1),),
     FieldTransformer: (

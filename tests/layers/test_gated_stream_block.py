@@ -89,7 +89,7 @@ def test_t4_receptive_field_of_two_windows():
 
 def test_t6_the_gate():
     block, x, mask = golden(), fill((2, S, D), 0.3, 1), stream_mask(S, M)
-    q, k, v = (part.transpose(-2, -3) for part in block.heads(x, POSITIONS))
+    q, k, v = (part.transpose(-2, -3) for part in block.heads(x, block.rotation(POSITIONS, x))[:3])
     attended = block.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(-2, -3).flatten(-2))
 
     def after(sum_of_both):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fullrank.layers.rope import rotate
+from fullrank.layers.rope import Rotation, rotate, swapped
 from fullrank.layers.stream_attention import (
     Streams,
     full_attention,
     stream_mask,
-    target_attention,
+    tail_attention,
     window_attention,
 )
+from fullrank.layers.stream_targets import target_attention
 
 HEADS, WIDTH = 2, 4
 
@@ -75,29 +78,50 @@ def test_t5_ragged_attention_is_masked_attention(lengths, window, seed):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 9), st.integers(0, 99))
-def test_targets_see_their_stream_and_themselves(lengths, window, num_targets, seed):
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=5),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(1, 3),
+    st.integers(0, 99),
+)
+def test_targets_see_their_stream_and_themselves(lengths, window, num_targets, tokens, seed):
     streams, limit = streams_of(lengths), window or None
     keys, values = (drawn(streams.num_tokens, HEADS, WIDTH, seed=seed + n) for n in range(2))
-    q, k, v = (drawn(num_targets, HEADS, WIDTH, seed=seed + n) for n in (5, 6, 7))
+    q, k, v = (drawn(num_targets, tokens, HEADS, WIDTH, seed=seed + n) for n in (5, 6, 7))
     draw = torch.Generator().manual_seed(seed)
     stream_of_B = torch.randint(0, len(lengths), (num_targets,), generator=draw)
     found = target_attention(q, k, v, keys, values, streams, stream_of_B, limit)
     for b, stream in enumerate(stream_of_B.tolist()):
         low, high = int(streams.offsets[stream]), int(streams.offsets[stream + 1])
         low = low if limit is None else max(low, high - limit + 1)
-        own = [torch.cat([x[low:high], one[b : b + 1]]) for x, one in ((keys, k), (values, v))]
-        every = torch.ones(1, high - low + 1, dtype=torch.bool)
-        expected = naive(q[b : b + 1], *own, every)[0]
+        own = [torch.cat([x[low:high], one[b]]) for x, one in ((keys, k), (values, v))]
+        seen = torch.ones(tokens, high - low + tokens, dtype=torch.bool).tril(high - low)
+        expected = naive(q[b], *own, seen)
         torch.testing.assert_close(found[b], expected, rtol=0, atol=1e-6)  # scores of targets are float32
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(0, 30), st.integers(0, 99))
+def test_the_newest_tokens_read_what_they_read_among_all(lengths, tail, seed):
+    streams = streams_of(lengths)
+    q, k, v = (drawn(streams.num_tokens, HEADS, WIDTH, seed=3 * seed + n) for n in range(3))
+    kept, alone = streams.newest_alone(tail)
+    ends = itertools.pairwise(streams.offsets.tolist())
+    every = [range(max(low, high - tail), high) for low, high in ends]
+    assert kept.tolist() == [at for tokens in every for at in tokens]
+    assert alone.lengths.tolist() == [len(tokens) for tokens in every]
+    found = tail_attention(q[kept], k, v, streams, tail)
+    torch.testing.assert_close(found, full_attention(q, k, v, streams)[kept], rtol=0, atol=1e-10)
 
 
 def test_empty_streams_have_gradients_that_are_numbers():
     streams = streams_of([0, 3, 0])
     q, k, v = (drawn(3, HEADS, WIDTH, seed=n).requires_grad_() for n in range(3))
-    target = [drawn(4, HEADS, WIDTH, seed=n).requires_grad_() for n in (3, 4, 5)]
+    target = [drawn(4, 1, HEADS, WIDTH, seed=n).requires_grad_() for n in (3, 4, 5)]
     read = target_attention(*target, k, v, streams, torch.tensor([0, 1, 1, 2]), 2)
     total = full_attention(q, k, v, streams).sum() + window_attention(q, k, v, streams, 2).sum() + read.sum()
+    total = total + tail_attention(q[1:], k, v, streams, 2).sum()
     total.backward()
     assert all(x.grad.isfinite().all() for x in (q, k, v, *target) if x.grad is not None)
     assert torch.equal(read[0], target[2][0]) and torch.equal(read[3], target[2][3])
@@ -112,3 +136,11 @@ def test_t7_only_differences_of_positions_matter():
 
     torch.testing.assert_close(scores(0), scores(1000), rtol=0, atol=1e-10)
     assert torch.equal(rotate(q, positions)[:2], q[:2])
+
+
+def test_t7_whole_rows_are_turned_as_heads_are():
+    x, weight = drawn(6, 5), drawn(HEADS * WIDTH, 5, seed=1)
+    positions = torch.tensor([0, 0, 7, 2, 2, 900])
+    turned = Rotation.of(positions, HEADS * WIDTH, HEADS, x.dtype)(x @ weight.T, x @ swapped(weight, HEADS).T)
+    expected = rotate((x @ weight.T).unflatten(1, (HEADS, WIDTH)), positions).flatten(1)
+    torch.testing.assert_close(turned, expected, rtol=0, atol=1e-12)

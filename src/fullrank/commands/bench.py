@@ -36,8 +36,9 @@ def bench(
 
     Args:
         names: table_step, dcnv2_training, time_to_auc, table_growth, beyond_memory (which wants the right to limit a
-            process's memory, or a disk), din, loader, prepare, dense_step, scoring, top_k, same_quality (which wants
-            Frappe and MovieLens-1M, as `fullrank data get` finds them), curves; all of them if none.
+            process's memory, or a disk), din, loader, prepare, dense_step, scoring, top_k, streams, backbones,
+            same_quality (which wants Frappe and MovieLens-1M, as `fullrank data get` finds them), curves; all of them
+            if none.
         quick: a small form of each, without peers; its figures mean nothing and are not kept.
         peers: where the peers' environments are, or are made; a folder that is removed at the end if none.
         out: where the JSON files go; `benchmarks/results/performance` of the checkout if none, which is then also

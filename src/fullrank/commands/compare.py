@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import tyro
 
 from fullrank.commands.arguments import OptionalPath, table, write_json
 from fullrank.data.partitions import PreparedData
+from fullrank.diagnostics.collapse import CollapseReport, collapse_report
+from fullrank.diagnostics.pictures import side_by_side
 from fullrank.evaluation.html_page import HtmlPage
 from fullrank.evaluation.paired import PairedDifference
 from fullrank.rankers import ranker_named
@@ -85,9 +87,7 @@ def _compare(options: Any, command: str) -> int:
     if len(recipes) != len(options.recipes):
         raise ValueError(f"Expected recipes of different names, got {list(options.recipes)}: name each only once.")
     data = PreparedData.open(options.data)
-    found = compare(
-        recipes, data, options.out, seeds=range(options.seeds), split=options.split, how_to_resume=command
-    )
+    found = compare(recipes, data, options.out, seeds=range(options.seeds), split=options.split, how_to_resume=command)
     header, values, differences = tables(found)
     print(table(header, values, words=2))
     if differences:
@@ -96,7 +96,8 @@ def _compare(options: Any, command: str) -> int:
     result = as_json(found)
     for path in {options.out / "comparison.json", options.json} - {None}:
         write_json(path, result)
-    print(f"\nPage: {write_page(found, command, options.out / 'index.html')}")
+    reports = {name: collapse_report(run, data) for name, run in first_runs(found).items()}
+    print(f"\nPage: {write_page(found, command, options.out / 'index.html', reports)}")
     return 0
 
 
@@ -118,9 +119,7 @@ def tables(found: Comparison) -> tuple[list[str], list[list[str]], list[list[str
         if any((s.recipe, s.task) == (recipe, task) for s in summaries)
     ]
     differences = [
-        [s.task, s.recipe, s.metric, *_difference(d), d.verdict]
-        for s in summaries
-        if (d := s.difference) is not None
+        [s.task, s.recipe, s.metric, *_difference(d), d.verdict] for s in summaries if (d := s.difference) is not None
     ]
     return ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in metrics)], values, differences
 
@@ -130,8 +129,14 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return asdict(found) | {"summaries": [asdict(summary) for summary in found.summaries()]}
 
 
-def write_page(found: Comparison, command: str, path: Path) -> Path:
-    """One page with both tables and a figure a task."""
+def first_runs(found: Comparison) -> dict[str, Run]:
+    """A run of each recipe, that of the first seed."""
+    seed = found.seeds[0]
+    return {m.recipe: Run.open(m.run) for m in found.measured if m.seed == seed}
+
+
+def write_page(found: Comparison, command: str, path: Path, reports: Mapping[str, CollapseReport]) -> Path:
+    """One page with both tables, a figure a task, and how the runs of `reports` use their space, side by side."""
     import matplotlib.pyplot as plt
 
     page = HtmlPage(f"Comparison of {', '.join(found.recipes)}")
@@ -153,6 +158,12 @@ def write_page(found: Comparison, command: str, path: Path) -> Path:
         figure, ax = plt.subplots(figsize=(6, 3.5))
         plot_comparison(found, task, "auc", ax)
         page.figure(figure, "A point a seed, a grey line between runs of one seed, a bar at the mean.")
+    page.heading("How they use their space")
+    page.text(
+        f"Of each recipe the run of seed {found.seeds[0]}, on rows of the split valid (train where there is none). "
+        "Ranks say where models differ, metrics which is better."
+    )
+    side_by_side(page, reports)
     page.heading("To repeat it")
     page.code(command)
     return page.write(path)

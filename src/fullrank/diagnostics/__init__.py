@@ -4,7 +4,8 @@ spectrum          singular values and the effective ranks made of them
 points            ranks at the named points of a model, in four forms
 live              the same while a model learns
 collapse          all that a run's tables and points show
-plots, page       its pictures, and the page
+plots, pictures   its pictures, and how each is read
+page              all of them on one page
 """
 
 from fullrank.diagnostics.collapse import CollapseReport, collapse_report, linear_cka

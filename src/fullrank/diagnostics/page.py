@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fullrank.diagnostics.collapse import CollapseReport, Spectrum
-from fullrank.diagnostics.plots import plot_depth, plot_histories, plot_spectra, plot_training
+from fullrank.diagnostics.pictures import DEPTH, HISTORIES, POINTS, TABLES, TRAINING, show
 from fullrank.evaluation.html_page import HtmlPage
 
 LOW = 0.1  # of what a rank could be: named
@@ -13,8 +13,6 @@ LOW = 0.1  # of what a rank could be: named
 
 def write_diagnosis(report: CollapseReport, path: Path) -> Path:
     """One HTML page that stands alone."""
-    import matplotlib.pyplot as plt
-
     run = report.run
     page = HtmlPage(f"How {run.record.type_tag} uses its space")
     page.text(
@@ -24,14 +22,7 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
     )
     _low(page, report)
     page.heading("Tables")
-    figure, ax = plt.subplots(figsize=(8, 3.6))
-    plot_spectra(report.tables, ax)
-    page.figure(
-        figure,
-        "Singular values of each table's rows. A line that falls at once belongs to a table that uses few of its "
-        "directions: rows of few keys, or keys that were seen together. Try a narrower table, weight decay, or several "
-        "sets of tables (RankUp).",
-    )
+    show(page, TABLES, report)
     page.table(["table", "rows read", "abundance", "entropy rank", "of"], [_line(one) for one in report.tables])
     if report.similar:
         page.text(
@@ -41,36 +32,14 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
         rows = [[one.key_space, one.one, one.other, f"{one.cosine:.2f}", f"{one.cka:.2f}"] for one in report.similar]
         page.table(["key space", "table", "and", "cosine", "CKA"], rows, words=3)
     page.heading("Layers")
-    figure, ax = plt.subplots(figsize=(8, 3.6))
-    plot_depth(report.ranks, ("sample", "centred", "token", "flat"), ax)
-    page.figure(
-        figure,
-        "Effective rank over depth. sample: the tokens of a row; centred: less what all rows have in common; token: "
-        "one token over rows; flat: all tokens over rows. A saw that goes up at mixing and down at networks, ever "
-        "less, is the damped oscillation that RankElastor describes: try gated networks. sample high and centred low: "
-        "tokens differ by constants. The last layer may be low without harm, as its head reads few directions.",
-    )
-    figure, ax = plt.subplots(figsize=(8, 3.6))
-    plot_spectra(report.points, ax)
-    page.figure(figure, "Singular values of all tokens of a layer over rows, less their mean: early falls are narrow.")
-    if report.histories:
+    show(page, DEPTH, report)
+    show(page, POINTS, report)
+    if HISTORIES.there(report):
         page.heading("Histories")
-        figure, ax = plt.subplots(figsize=(8, 3.2))
-        plot_histories(report.histories, ax)
-        page.figure(
-            figure,
-            "Effective rank of a row's event tokens through the layers. Where the line with fields lies below the one "
-            "without, fields of few values drag the events down (collapse propagation): try fewer full layers.",
-        )
+        show(page, HISTORIES, report)
     page.heading("During training")
-    if report.training:
-        figure, ax = plt.subplots(figsize=(8, 3.6))
-        plot_training(report.training, "flat", ax)
-        page.figure(
-            figure,
-            "Effective rank of all tokens over rows, by step. A point that falls while others stay is where directions "
-            "get lost: look at its learning rate and norm.",
-        )
+    if TRAINING.there(report):
+        show(page, TRAINING, report)
     else:
         page.text("No probes were written. Train with --probe-every 200 to see how ranks move.")
     return page.write(path)

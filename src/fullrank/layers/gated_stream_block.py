@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fullrank.layers.linear import xavier_linear
 from fullrank.layers.norm import RMSNorm
-from fullrank.layers.rope import rotate
+from fullrank.layers.rope import Rotation, swapped
 
 StreamForm = Literal["paper", "unirank"]
 EPS = 1e-6
@@ -53,25 +53,36 @@ class GatedStreamBlock(nn.Module):
         self.lift, self.side = (xavier_linear(width, expansion * width, bias=not paper) for _ in range(2))
         self.reduce = xavier_linear(expansion * width, width, bias=not paper)
 
-    def heads(self, x_ND: Tensor, positions_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `[..., N, h, d]` each."""
-        normed = self.norm_in(x_ND)
-        q, k, v = (part(normed).unflatten(-1, (self.num_heads, -1)) for part in (self.query, self.key, self.value))
-        return (q, k, v) if self.form == "unirank" else (rotate(q, positions_N), rotate(k, positions_N), v)
+    def heads(self, x_ND: Tensor, turned: Rotation) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys and values, `[..., N, h, d]` each, and what the attention's output is multiplied by."""
+        normed_ND, turns = self.norm_in(x_ND), self.form == "paper"
+        weights = [self.query.weight, self.key.weight, self.value.weight]
+        weights += [swapped(weight, self.num_heads) for weight in weights[:2]] if turns else []
+        made_NW = F.linear(normed_ND, torch.cat(weights))  # one product instead of several narrow ones
+        q, k, v, *other = made_NW.chunk(len(weights), dim=-1)
+        q, k = (turned(q, other[0]), turned(k, other[1])) if turns else (q, k)
+        gate_ND = None if self.gate is None else torch.sigmoid(self.gate(normed_ND))
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
+        return q, k, v, gate_ND
 
-    def merge(self, x_ND: Tensor, read_Nhd: Tensor) -> Tensor:
+    def merge(self, x_ND: Tensor, read_Nhd: Tensor, gate_ND: Tensor | None) -> Tensor:
         """X' of X and what its heads read."""
         read_ND = read_Nhd.flatten(-2)
         read_ND = read_ND if self.out is None else self.out(read_ND)
-        if self.gate is not None:
-            read_ND = torch.sigmoid(self.gate(self.norm_in(x_ND))) * read_ND
-        i_ND = x_ND + read_ND
-        normed = self.norm_feed(i_ND)
-        lifted = F.silu(self.lift(normed)) if self.form == "paper" else F.gelu(self.lift(normed))
-        return i_ND + self.reduce(lifted * self.side(normed))
+        i_ND = x_ND + (read_ND if gate_ND is None else gate_ND * read_ND)
+        both = [self.lift, self.side]
+        bias = None if self.lift.bias is None else torch.cat([linear.bias for linear in both])
+        lifted, side = F.linear(self.norm_feed(i_ND), torch.cat([x.weight for x in both]), bias).chunk(2, dim=-1)
+        lifted = F.silu(lifted) if self.form == "paper" else F.gelu(lifted)
+        return i_ND + self.reduce(lifted * side)
+
+    def rotation(self, positions_N: Tensor, like: Tensor) -> Rotation:
+        """What turns the heads of this block, and of all of its sizes."""
+        return Rotation.of(positions_N, self.query.out_features, self.num_heads, like.dtype)
 
     def forward(self, x_BSD: Tensor, mask_SS: Tensor, positions_S: Tensor) -> Tensor:
         """Streams of one length with a mask (query, key): what the ragged ways are checked against."""
-        q, k, v = (part.transpose(-2, -3) for part in self.heads(x_BSD, positions_S))
+        *heads, gate = self.heads(x_BSD, self.rotation(positions_S, x_BSD))
+        q, k, v = (part.transpose(-2, -3) for part in heads)
         read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_SS)
-        return self.merge(x_BSD, read.transpose(-2, -3))
+        return self.merge(x_BSD, read.transpose(-2, -3), gate)

@@ -1,4 +1,4 @@
-"""The type in which a layer of our own multiplies."""
+"""The types in which layers of our own multiply and weigh."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def product_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
     return x.dtype
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """What was multiplied in fewer bits as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

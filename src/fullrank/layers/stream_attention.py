@@ -1,12 +1,12 @@
 """Causal attention within token streams of unequal length, full or in a sliding window, without padding to the longest.
 
 Legend: R streams · N tokens of all streams, one stream after another · S tokens of the longest in a group · h heads ·
-d width of a head · w window · B targets.
+d width of a head · w window.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,24 @@ def stream_mask(tokens: int, static: int, window: int | None = None, device: tor
 
 
 @dataclass(frozen=True, eq=False)
+class Group:
+    """Streams of nearly one length: `token_nS`, the tokens of each, its last one again behind its end. `real`: which of
+    these n · S are no repetition (None: all)."""
+
+    stream_n: Tensor
+    token_nS: Tensor
+    real: Tensor | None
+
+    def take(self, x_N: Tensor) -> Tensor:
+        """`[N, ...] -> [n, S, ...]`. (Rows one by one: the gradient of an index of two axes is slow.)"""
+        return x_N.index_select(0, self.token_nS.flatten()).unflatten(0, self.token_nS.shape)
+
+    def of_real(self, y: Tensor) -> Tensor:
+        """Of `[n · S, ...]` those of real tokens."""
+        return y if self.real is None else y.index_select(0, self.real)
+
+
+@dataclass(frozen=True, eq=False)
 class Streams:
     """`offsets` (R + 1): where streams begin among N tokens. `positions_N`: for rotary positions."""
 
@@ -47,26 +65,34 @@ class Streams:
         return self.offsets.diff()
 
     @cached_property
-    def groups(self) -> list[tuple[Tensor, Tensor]]:
-        """Streams of nearly one length: `(stream_n, token_nS)`, the tokens of each, its last one again behind its end.
-        Streams without tokens are in none."""
+    def groups(self) -> list[Group]:
+        """Streams of nearly one length. Those without tokens are in none."""
         lengths, order = self.lengths.sort()
         known = lengths.tolist()
         found, start = [], 0
         while start < len(known):
-            end = start + 1
-            most = SLACK * known[start] + 8
+            if not known[start]:
+                start += 1
+                continue
+            end, most = start + 1, SLACK * known[start] + 8
             while end < len(known) and known[end] <= most:
                 end += 1
-            if known[end - 1]:
-                while not known[start]:
-                    start += 1
-                stream_n = order[start:end]
-                place_S = torch.arange(known[end - 1], device=self.offsets.device)
-                last_n1 = lengths[start:end, None] - 1
-                found.append((stream_n, self.offsets[stream_n, None] + torch.minimum(place_S, last_n1)))
+            stream_n = order[start:end]
+            place_S = torch.arange(known[end - 1], device=self.offsets.device)
+            last_n1 = lengths[start:end, None] - 1
+            token_nS = self.offsets[stream_n, None] + torch.minimum(place_S, last_n1)
+            real = None
+            if known[start] < known[end - 1]:
+                (real,) = (place_S <= last_n1).flatten().nonzero(as_tuple=True)
+            found.append(Group(stream_n, token_nS, real))
             start = end
         return found
+
+    @cached_property
+    def back_N(self) -> Tensor:
+        """Where each token is among the real ones of all groups, one group after another."""
+        tokens = torch.cat([group.of_real(group.token_nS.flatten()) for group in self.groups])
+        return torch.empty_like(tokens).index_copy(0, tokens, torch.arange(len(tokens), device=tokens.device))
 
     def blocks(self, window: int) -> tuple[Tensor, Tensor]:
         """Every stream cut in blocks of w: the tokens of each, `[blocks, w]`, and of it and the block before it,
@@ -85,20 +111,36 @@ class Streams:
         token_RS = self.offsets[1:, None] - num + torch.arange(num, device=self.offsets.device)
         return torch.where(token_RS >= self.offsets[:-1, None], token_RS, -1)
 
+    def newest_alone(self, num: int) -> tuple[Tensor, Streams]:
+        """Which tokens are among the last `num` of their stream, and the streams of these alone."""
+        token_RS = self.newest(min(num, int(self.lengths.max()) if len(self.lengths) else 0))
+        kept = token_RS[token_RS >= 0]
+        lengths = self.lengths.clamp_max(num)
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return kept, Streams(offsets, self.positions_N[kept])
+
+
+def by_groups(
+    q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """`attend` of `[n, h, S, d]` for streams of nearly one length at a time, `[N, h, d]`. What is added to the shorter
+    ones stands behind them: where no real token looks, if attention is causal."""
+    if not streams.num_tokens:
+        return v_Nhd
+    made = []
+    for group in streams.groups:
+        y_nhSd = attend(*(group.take(x).transpose(1, 2) for x in (q_Nhd, k_Nhd, v_Nhd)))
+        made.append(group.of_real(y_nhSd.transpose(1, 2).flatten(0, 1)))
+    return torch.cat(made).index_select(0, streams.back_N)
+
 
 def full_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams) -> Tensor:
-    """Every token sees itself and those before it in its stream; `[N, h, d]`.
+    """Every token sees itself and those before it in its stream; `[N, h, d]`. Cost `2 S² d` a head and stream."""
+    return by_groups(q_Nhd, k_Nhd, v_Nhd, streams, _causal)
 
-    Streams of nearly one length are one batched call: what is added to the shorter ones stands behind them, where no
-    real token looks. Cost `2 S² d` a head and stream.
-    """
-    out_Nhd = torch.zeros_like(v_Nhd)
-    for stream_n, token_nS in streams.groups:
-        q, k, v = (x[token_nS].transpose(1, 2) for x in (q_Nhd, k_Nhd, v_Nhd))
-        y_nShd = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-        real_nS = torch.arange(token_nS.shape[1], device=token_nS.device) < streams.lengths[stream_n, None]
-        out_Nhd = out_Nhd.index_copy(0, token_nS[real_nS], y_nShd[real_nS].to(out_Nhd.dtype))
-    return out_Nhd
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def window_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams, window: int) -> Tensor:
@@ -115,84 +157,35 @@ def window_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Strea
     place_K = torch.arange(2 * window, device=query_bw.device)
     near_wK = (place_K <= place_w) & (place_w - place_K < window)
     seen_bwK = (near_wK & (key_bK >= 0)[:, None]) | (query_bw < 0)[:, :, None]  # an empty row would be no number
-    q = q_Nhd[query_bw.clamp_min(0)].transpose(1, 2)
-    k, v = (x[key_bK.clamp_min(0)].transpose(1, 2) for x in (k_Nhd, v_Nhd))
+    q = _taken(q_Nhd, query_bw)
+    k, v = (_taken(x, key_bK) for x in (k_Nhd, v_Nhd))
     y_bwhd = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_bwK[:, None]).transpose(1, 2)
     real_bw = query_bw >= 0
     return torch.zeros_like(v_Nhd).index_copy(0, query_bw[real_bw], y_bwhd[real_bw].to(v_Nhd.dtype))
 
 
-def target_attention(
-    q_Bhd: Tensor,
-    k_Bhd: Tensor,
-    v_Bhd: Tensor,
-    keys_Nhd: Tensor,
-    values_Nhd: Tensor,
-    streams: Streams,
-    stream_of_B: Tensor,
-    window: int | None,
-) -> Tensor:
-    """Targets that stand behind their stream, each seeing it and itself, no target another; `[B, h, d]`.
-
-    `window`: the last `window - 1` tokens of the stream and itself. Targets of one stream share its keys.
-    """
-    if not streams.num_tokens:
-        return v_Bhd
-    order_B = stream_of_B.argsort(stable=True)
-    num_R = torch.bincount(stream_of_B, minlength=len(streams.lengths))
-    slot_B = torch.empty_like(order_B)
-    first_R = num_R.cumsum(0) - num_R
-    slot_B[order_B] = torch.arange(len(order_B), device=order_B.device) - first_R[stream_of_B[order_B]]
-    if window is None:
-        groups = [(stream_n, _up_to(token_nS, streams.lengths[stream_n])) for stream_n, token_nS in streams.groups]
-    else:
-        groups = [(torch.arange(len(num_R), device=order_B.device), streams.newest(window - 1))]
-    found = torch.empty_like(v_Bhd)
-    done_R = torch.zeros(len(num_R), dtype=torch.bool, device=order_B.device)
-    for stream_n, token_nS in groups:
-        done_R[stream_n] = True
-        place_R = torch.full_like(num_R, -1)
-        place_R[stream_n] = torch.arange(len(stream_n), device=order_B.device)
-        (rows,) = (place_R[stream_of_B] >= 0).nonzero(as_tuple=True)
-        if len(rows):
-            at = place_R[stream_of_B[rows]], slot_B[rows]
-            most = int(num_R[stream_n].max())
-            own = q_Bhd[rows], k_Bhd[rows], v_Bhd[rows]
-            y = _of_group(*own, keys_Nhd, values_Nhd, token_nS, at, most)
-            found = found.index_copy(0, rows, y.to(found.dtype))
-    alone_B = ~done_R[stream_of_B]  # streams without tokens: a target sees itself
-    return torch.where(alone_B[:, None, None], v_Bhd, found)
+def _taken(x_Nhd: Tensor, token_bK: Tensor) -> Tensor:
+    """`[b, h, K, d]`; of -1 some token."""
+    return x_Nhd.index_select(0, token_bK.clamp_min(0).flatten()).unflatten(0, token_bK.shape).transpose(1, 2)
 
 
-def _up_to(token_nS: Tensor, lengths_n: Tensor) -> Tensor:
-    """-1 behind the end of a stream."""
-    there = torch.arange(token_nS.shape[1], device=token_nS.device) < lengths_n[:, None]
-    return torch.where(there, token_nS, -1)
-
-
-def _of_group(
-    q_bhd: Tensor,
-    k_bhd: Tensor,
-    v_bhd: Tensor,
-    keys_Nhd: Tensor,
-    values_Nhd: Tensor,
-    token_nS: Tensor,
-    at: tuple[Tensor, Tensor],
-    most: int,
-) -> Tensor:
-    """Some targets, `at` (stream, slot) of a group's n streams with `most` slots each."""
-    n, S = token_nS.shape
-    heads, width = q_bhd.shape[1:]
-    if not S:
-        return v_bhd
-    scale = 1.0 / math.sqrt(width)
-    keys, values = (x[token_nS.clamp_min(0)].permute(0, 2, 1, 3) for x in (keys_Nhd, values_Nhd))
-    q_nQhd = q_bhd.new_zeros(n, most, heads, width).index_put(at, q_bhd)
-    scores_nhQS = (q_nQhd.transpose(1, 2) @ keys.transpose(2, 3)).float() * scale
-    scores_nhQS = scores_nhQS.masked_fill((token_nS < 0)[:, None, None], -torch.inf)
-    scores_bhS = scores_nhQS.transpose(1, 2)[at]
-    own_bh1 = (q_bhd * k_bhd).float().sum(-1, keepdim=True) * scale
-    weight_bhT = torch.cat([scores_bhS, own_bh1], dim=-1).softmax(-1).to(v_bhd.dtype)
-    weight_nQhS = weight_bhT.new_zeros(n, most, heads, S).index_put(at, weight_bhT[..., :S])
-    read_nQhd = (weight_nQhS.transpose(1, 2) @ values).transpose(1, 2)
-    return read_nQhd[at] + weight_bhT[..., S:] * v_bhd
+def tail_attention(q_Mhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams, tail: int) -> Tensor:
+    """What the `tail` newest tokens of each stream read of themselves and all before them, one stream after another;
+    `[M, h, d]`, of M queries (`Streams.newest_alone` says of which tokens)."""
+    if not len(q_Mhd):
+        return v_Nhd[:0]
+    alone = streams.newest_alone(tail)[1]
+    made, places = [], []
+    for group in streams.groups:
+        S = group.token_nS.shape[1]
+        query_nQ = alone.newest(min(tail, S))[group.stream_n]
+        behind_Q = torch.arange(-query_nQ.shape[1], 0, device=query_nQ.device)
+        place_nQ = (streams.lengths[group.stream_n, None] + behind_Q).clamp_min(0)
+        # what stands behind the end of a shorter stream is behind each of its queries, too; no row is left empty
+        seen_nQS = torch.arange(S, device=query_nQ.device) <= place_nQ[:, :, None]
+        k, v = (group.take(x).transpose(1, 2) for x in (k_Nhd, v_Nhd))
+        y_nhQd = F.scaled_dot_product_attention(_taken(q_Mhd, query_nQ), k, v, attn_mask=seen_nQS[:, None])
+        (there,) = (query_nQ >= 0).flatten().nonzero(as_tuple=True)
+        made.append(y_nhQd.transpose(1, 2).flatten(0, 1).index_select(0, there))
+        places.append(query_nQ.flatten()[there])
+    return torch.cat(made).index_select(0, torch.cat(places).argsort())

@@ -8,23 +8,30 @@ from fullrank.rankers.deepfm import DeepFM
 from fullrank.rankers.din import DIN
 from fullrank.rankers.field_transformer import FieldTransformer
 from fullrank.rankers.fm import FM
+from fullrank.rankers.hstu import HSTU
+from fullrank.rankers.hyformer import HyFormer
 from fullrank.rankers.lr import LR
+from fullrank.rankers.onetrans import OneTrans
 from fullrank.rankers.rankelastor import RankElastor
 from fullrank.rankers.rankmixer import RankMixer
 from fullrank.rankers.rankup import RankUp
 from fullrank.rankers.sasrec_pool import SASRecPool
 from fullrank.rankers.tokenformer import TokenFormer
 from fullrank.rankers.wide_and_deep import WideAndDeep
+from fullrank.rankers.wukong import Wukong
 from fullrank.schema import did_you_mean
 
 __all__ = [
     "DIN",
     "FM",
+    "HSTU",
     "LR",
     "RANKERS",
     "DCNv2",
     "DeepFM",
     "FieldTransformer",
+    "HyFormer",
+    "OneTrans",
     "Output",
     "RankElastor",
     "RankMixer",
@@ -33,13 +40,14 @@ __all__ = [
     "SASRecPool",
     "TokenFormer",
     "WideAndDeep",
+    "Wukong",
     "ranker_name",
     "ranker_named",
 ]
 
 RANKERS: tuple[type[Ranker], ...] = (
     DCNv2, RankMixer, RankElastor, RankUp, LR, FM, WideAndDeep, DeepFM, DIN, SASRecPool, FieldTransformer,
-    TokenFormer,
+    TokenFormer, Wukong, HSTU, OneTrans, HyFormer,
 )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from fullrank.features.tables import EmbeddingTables
 from fullrank.layers.gated_stream_block import GatedStreamBlock, StreamForm
 from fullrank.layers.jagged import pad_segments
 from fullrank.layers.mlp import MLP
-from fullrank.layers.stream_attention import Streams, full_attention, target_attention, window_attention
+from fullrank.layers.stream_attention import Streams, full_attention, window_attention
+from fullrank.layers.stream_targets import target_attention
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, check_choice, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
 from fullrank.rankers.tokenformer_stream import EventToken, Regime, StreamTokens
@@ -119,6 +120,12 @@ class TokenFormer(Ranker):
         others = dict.fromkeys(name for *_, name in self.outcomes if name not in inputs.task_names)
         self.of_outcome = nn.ModuleDict({_key(name): MLP(width, config.towers, 1, config.dropout) for name in others})
 
+    @property
+    def _first(self) -> GatedStreamBlock:
+        block = self.blocks[0]
+        assert isinstance(block, GatedStreamBlock)
+        return block
+
     def encode_request(self, requests: Requests) -> TokenFormerState:
         front = self.front.encode_request(requests)
         width = self.config.embedding.width
@@ -127,6 +134,7 @@ class TokenFormer(Ranker):
         x_ND, streams, own = stream.x_ND, stream.streams, list(stream.event_tokens)
         makes_last = self.config.regime == "every" and self.training
         keys, values, of_layers, histories = [], [], [], []
+        turned = self._first.rotation(streams.positions_N, x_ND)
         for index, (window, block) in enumerate(zip(self.windows, self.blocks, strict=True)):
             assert isinstance(block, GatedStreamBlock)
             if window is not None and streams is stream.streams and stream.static:
@@ -134,15 +142,16 @@ class TokenFormer(Ranker):
                 x_ND = x_ND[kept]
                 moved = kept.new_zeros(stream.streams.num_tokens).index_copy(0, kept, torch.arange(len(kept)).to(kept))
                 own = [moved[at] for at in own]
+                turned = block.rotation(streams.positions_N, x_ND)
             histories += [x_ND[own[0]]] if own else []
-            q, k, v = block.heads(x_ND, streams.positions_N)
+            q, k, v, gate = block.heads(x_ND, turned)
             keys.append(k)
             values.append(v)
             of_layers.append(streams)
             if index + 1 < len(self.windows) or makes_last:
                 seen = (q, k, v, streams)
                 read = full_attention(*seen) if window is None else window_attention(*seen, window)
-                x_ND = block.merge(x_ND, read)
+                x_ND = block.merge(x_ND, read, gate)
         every = self._every(x_ND, own, requests) if makes_last else None
         counts_R = stream.event_counts[0] if own else None
         return TokenFormerState(
@@ -152,12 +161,13 @@ class TokenFormer(Ranker):
     def score(self, state: TokenFormerState, candidates: Candidates, *, taps: Taps | None = None) -> Output:
         request_B = candidates.request_of_row_B
         x_BD = tap(taps, "candidate", self.candidate(self.front.candidate_fields(candidates).flatten(1)))
-        position_B = state.position_R[request_B]
+        turned = self._first.rotation(state.position_R[request_B], x_BD)
         for index, (window, block) in enumerate(zip(self.windows, self.blocks, strict=True)):
             assert isinstance(block, GatedStreamBlock)
             seen = state.keys[index], state.values[index], state.streams[index]
-            read_Bhd = target_attention(*block.heads(x_BD, position_B), *seen, request_B, window)
-            x_BD = tap(taps, f"layers.{index}", block.merge(x_BD, read_Bhd))
+            *own_Bhd, gate_BD = block.heads(x_BD, turned)
+            read_B1hd = target_attention(*(part.unsqueeze(1) for part in own_Bhd), *seen, request_B, window)
+            x_BD = tap(taps, f"layers.{index}", block.merge(x_BD, read_B1hd.squeeze(1), gate_BD))
         pooled_BD = tap(taps, "pooled", x_BD)
         if taps is not None:
             _tap_histories(taps, state, request_B)
@@ -201,5 +211,3 @@ def _tap_histories(taps: Taps, state: TokenFormerState, request_B: Tensor) -> No
     for index, x_ED in enumerate(state.histories):
         taps["events" if not index else f"events.{index - 1}"] = pad_segments(x_ED, offsets)[request_B]
     taps["events.length"] = counts_R[request_B]
-
-

@@ -1,0 +1,182 @@
+"""HyFormer: query tokens read each history, then mix with the feature tokens, layer by layer.
+
+Legend: R requests · B rows · N events of a history · H histories · Q query tokens of a history · T all tokens of a row
+· D token width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.data.batch import Candidates, Requests
+from fullrank.data.inputs import Inputs
+from fullrank.features.tables import EmbeddingTables
+from fullrank.features.tokenizer import AutoTokenizer
+from fullrank.layers.jagged import segment_mean
+from fullrank.layers.linear import xavier_linear
+from fullrank.layers.mixed_part import KeysAndValues, MixedPart
+from fullrank.layers.mlp import MLP
+from fullrank.layers.norm import RMSNorm
+from fullrank.layers.stream_attention import Streams, full_attention
+from fullrank.layers.stream_targets import cross_attention
+from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, seeded, tap
+from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
+from fullrank.rankers.rankmixer_block import RankMixerBlock
+
+EPS = 1e-6
+
+
+class QueryDecoding(nn.Module):
+    """`Q' = Q + A W_o`, A what the queries of `RMSNorm(Q)` read of a history's keys and values; zeros of an empty "
+    "one."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.of_events = KeysAndValues(width, heads, xavier_linear)
+        self.norm = RMSNorm(width, EPS)
+        self.query, self.out = (xavier_linear(width, width, bias=False) for _ in range(2))
+        self.num_heads = heads
+
+    def forward(self, q_BQD: Tensor, keys: Tensor, values: Tensor, streams: Streams, request_B: Tensor) -> Tensor:
+        asked = self.query(self.norm(q_BQD)).unflatten(-1, (self.num_heads, -1))
+        return q_BQD + self.out(cross_attention(asked, keys, values, streams, request_B).flatten(-2))
+
+
+@dataclass(frozen=True)
+class HyFormerState:
+    """`fields_RFE`: the request's fields. `means_RHD`: each history's mean token. Of each layer and history keys and
+    values; of each history its streams."""
+
+    fields_RFE: Tensor
+    means_RHD: Tensor
+    keys: tuple[tuple[Tensor, ...], ...]
+    values: tuple[tuple[Tensor, ...], ...]
+    streams: tuple[Streams, ...]
+
+
+class HyFormer(Ranker):
+    """Tokens of a row: `queries` for each history, `Q = FFN_i([all fields ; mean of each history])`, and `num_tokens`
+    feature tokens. Each layer:
+
+        S_h = Transformer(S_h)              causal, a history at a time, once per request
+        Q_h = Q_h + attention(Q_h, S_h)     query decoding
+        [Q ; F] = RankMixer block           query boosting: mixing and a network per token
+
+    Mean of all tokens → one network per task. Histories stay apart; candidates read their means, keys and values, so
+    they are encoded once per request.
+
+    Fixed by the paper: queries made of all fields and pooled histories, decoding and boosting in turn, histories apart.
+    Our choices, where it leaves several or we know none: the Transformer as encoder (pre-RMSNorm, causal), norm and
+    skip of the decoding, feature tokens by Linears of all fields, all sizes, the mean as read-out. `width` is rounded
+    up to a multiple of all tokens and heads (mixing needs that).
+
+    Not without histories: it is then RankMixer.
+
+    Taps: `tokens`, `layers.L` [B, T, D] (queries first) · `pooled` [B, D].
+
+    Reference: HyFormer, 2026, arXiv:2601.12681.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """`queries`: of each history. `num_tokens`: of features. `towers`: each task's MLP, with `dropout`."""
+
+        embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+        num_tokens: int = 4
+        queries: int = 2
+        width: int = 64
+        heads: int = 4
+        num_layers: int = 2
+        expansion: int = 2
+        towers: tuple[int, ...] = (64,)
+        dropout: float = 0.0
+
+        def __post_init__(self) -> None:
+            for name in ("num_tokens", "queries", "num_layers", "heads"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"Expected HyFormer {name} >= 1, got {getattr(self, name)}.")
+
+        def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> HyFormer:
+            if not inputs.histories:
+                raise ValueError(
+                    "HyFormer reads histories: expected inputs with at least one, got none. Use RankMixer."
+                )
+            tables = self.embedding.build(inputs, num_rows, seed)
+            with seeded(seed):
+                return HyFormer(self, inputs, tables)
+
+    def __init__(self, config: Config, inputs: Inputs, tables: EmbeddingTables) -> None:
+        super().__init__()
+        self.config, self.inputs, self.tables = config, inputs, tables
+        embedding_width, num_histories = config.embedding.width, len(inputs.histories)
+        tokens = config.num_tokens + config.queries * num_histories
+        multiple = math.lcm(tokens, config.heads)
+        width = -(-config.width // multiple) * multiple
+        self.front = FieldFront(inputs, tables, embedding_width, None)
+        self.events = nn.ModuleList(
+            xavier_linear(len(history.fields) * embedding_width, width) for history in inputs.histories
+        )
+        flat_width = self.front.num_fields * embedding_width
+        self.features = AutoTokenizer(flat_width, config.num_tokens, width, norm=False)
+        self.queries = nn.ModuleList(
+            MLP(flat_width + num_histories * width, (width,), width) for _ in range(config.queries * num_histories)
+        )
+        encoder = partial(MixedPart, width, config.heads, config.expansion, xavier_linear)
+        self.encoders = nn.ModuleList(
+            nn.ModuleList(encoder() for _ in inputs.histories) for _ in range(config.num_layers)
+        )
+        self.decoders = nn.ModuleList(
+            nn.ModuleList(QueryDecoding(width, config.heads) for _ in inputs.histories)
+            for _ in range(config.num_layers)
+        )
+        self.boosters = nn.ModuleList(RankMixerBlock(tokens, width, config.expansion) for _ in range(config.num_layers))
+        self.towers = TaskTowers(inputs.task_names, width, config.towers, config.dropout)
+
+    def encode_request(self, requests: Requests) -> HyFormerState:
+        front = self.front.encode_request(requests)
+        events = [embed(x_EW) for embed, x_EW in zip(self.events, front.events_EW, strict=True)]
+        streams = tuple(
+            Streams(offsets, torch.zeros_like(x[:, 0], dtype=torch.int64))
+            for offsets, x in zip(front.offsets, events, strict=True)
+        )
+        means = [segment_mean(x_ND.float(), offsets) for x_ND, offsets in zip(events, front.offsets, strict=True)]
+        keys, values = [], []
+        for of_layer, decoders in zip(self.encoders, self.decoders, strict=True):
+            assert isinstance(of_layer, nn.ModuleList) and isinstance(decoders, nn.ModuleList)
+            events = [
+                part.merge(x, full_attention(part.queries(x), *part.heads(x), own))
+                for part, x, own in zip(of_layer, events, streams, strict=True)
+            ]
+            read = [decoder.of_events.heads(x) for decoder, x in zip(decoders, events, strict=True)]
+            keys.append(tuple(k for k, _ in read))
+            values.append(tuple(v for _, v in read))
+        return HyFormerState(front.fields_RFD, torch.stack(means, 1), tuple(keys), tuple(values), streams)
+
+    def score(self, state: HyFormerState, candidates: Candidates, *, taps: Taps | None = None) -> Output:
+        request_B = candidates.request_of_row_B
+        fields_BFE = state.fields_RFE.index_select(0, request_B)
+        flat_BW = torch.cat([fields_BFE, self.front.candidate_fields(candidates)], dim=1).flatten(1)
+        known_BV = torch.cat([flat_BW, state.means_RHD.index_select(0, request_B).flatten(1)], dim=1)
+        queries_BQD = torch.stack([make(known_BV) for make in self.queries], dim=1)
+        x_BTD = tap(taps, "tokens", torch.cat([queries_BQD, self.features(flat_BW).x_BTD], dim=1))
+        each, H = self.config.queries, len(state.streams)
+        for index, (decoders, booster) in enumerate(zip(self.decoders, self.boosters, strict=True)):
+            assert isinstance(decoders, nn.ModuleList)
+            decoded = [
+                decoder(x_BTD[:, h * each : (h + 1) * each], k, v, streams, request_B)
+                for h, (decoder, k, v, streams) in enumerate(
+                    zip(decoders, state.keys[index], state.values[index], state.streams, strict=True)
+                )
+            ]
+            x_BTD = torch.cat([*decoded, x_BTD[:, H * each :]], dim=1)
+            x_BTD = tap(taps, f"layers.{index}", booster(x_BTD.transpose(0, 1)).transpose(0, 1))
+        pooled_BD = tap(taps, "pooled", x_BTD.mean(1))
+        return Output(self.towers(pooled_BD), {}, taps if taps is not None else {})
+
+    def frozen_for(self, task: str) -> set[str]:
+        return self.towers.names_of_others(task, "towers")
