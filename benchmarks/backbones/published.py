@@ -4,8 +4,10 @@
     python benchmarks/backbones/published.py --data PREPARED --set criteo|avazu --out RUN
 
 PREPARED: that set, made with `fullrank prepare` and its own split. It prints one line of JSON with the test AUC beside
-the repository's logged one and ends with 1 if they differ by more than 0.0005. What ours has no way to say and that
-differs: embedding weights have no L2 penalty (1e-5 on Criteo in the repository).
+the repository's logged one and ends with 1 if they differ by more than 0.0005.
+
+What differs from the repository: tables learn by lazy Adam (there by Adam over all rows, with an L2 penalty of 1e-5 on
+Criteo), and Avazu stops early by AUC (there by AUC - log-loss).
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def used(mine: dict[str, Timed], about: dict[str, Any], sizes: dict[str, int]) -
         for what, times, rows in (("train", 3, sizes["rows"]), ("score", 1, sizes["candidates"])):
             rate = rows / run_of(mine[f"{what} {name}"].seconds).median
             speed = times * counted[what] * rate / 1e3
-            line |= {f"{what}, MFLOP a row": rounded(times * counted[what]), f"{what}, rows/s": rounded(rate), f"{what},
-            GFLOP/s": rounded(speed)} line[f"{what}, of products"] = f"{speed / best:.2f}"
+            line[f"{what}, MFLOP a row"] = rounded(times * counted[what])
+            line |= {f"{what}, rows/s": rounded(rate), f"{what}, GFLOP/s": rounded(speed)}
+            line[f"{what}, of products"] = f"{speed / best:.2f}"
         line["probe, ms"] = rounded(1e3 * run_of(mine[f"probe {name}"].seconds).median)
         lines.append(line)
     return lines

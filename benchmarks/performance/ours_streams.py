@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,13 @@ class Padded:
         row_N = torch.repeat_interleave(torch.arange(B), lengths_B)
         at_N = row_N, torch.arange(len(row_N)) - offsets[:-1][row_N]
         last_B = torch.arange(B), lengths_B
-        x_BSD = stream.x_ND.new_zeros(B, S, own_BD.shape[1]).index_put(at_N, stream.x_ND).index_put(last_B, own_BD)
+        x_BSD = stream.x_ND.new_zeros(B, S, own_BD.shape[1]).index_put(at_N, stream.x_ND)
+        x_BSD = x_BSD.index_put(last_B, own_BD.to(x_BSD.dtype))
         place_BS = torch.zeros(B, S, dtype=torch.int64).index_put(at_N, stream.streams.positions_N)
         place_BS = place_BS.index_put(last_B, stream.target_position_R)
         turned = Rotation.of(place_BS, ranker.config.width, ranker.config.heads, x_BSD.dtype)
-        for block, mask_SS in zip(ranker.blocks, self.masks, strict=True):
-            assert isinstance(block, GatedStreamBlock)
+        blocks = [block for block in ranker.blocks if isinstance(block, GatedStreamBlock)]
+        for block, mask_SS in zip(blocks[:-1], self.masks, strict=False):
             *own, gate = block.heads(x_BSD, turned)
             q, k, v = (part.transpose(1, 2) for part in own)
             if mask_SS is None:
@@ -118,7 +120,14 @@ class Padded:
             else:
                 read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_SS[:S, :S])
             x_BSD = block.merge(x_BSD, read.transpose(1, 2), gate)
-        return Output(ranker.towers(x_BSD[last_B]), {}, {})
+        # the last layer makes the candidate alone, which reads all
+        last = self.masks[-1]
+        seen_BS = (stream_mask(S, 0) if last is None else last[:S, :S])[lengths_B]
+        _, k, v, _ = blocks[-1].heads(x_BSD, turned)
+        q, _, _, gate = blocks[-1].heads(x_BSD[last_B], replace(turned, place_S=turned.place_S[last_B]))
+        q, k, v = (part.transpose(1, 2) for part in (q.unsqueeze(1), k, v))
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BS[:, None, None])
+        return Output(ranker.towers(blocks[-1].merge(x_BSD[last_B], read.squeeze(2), gate)), {}, {})
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ forward, backward, dense and table update. Rows a batch and the longest history 
 fits into memory.
 
 Padded: the same weights as an expert would run them on `[B, S, D]`, S the longest stream of the batch. Padding stands
-behind the candidate, so the masks of a layer are one for all rows and the full layers use torch's own causal attention.
+behind the candidate, so the masks of a layer are one for all rows and the full layers use torch's own causal attention;
+the last layer makes the candidate alone, as ours does.
 One process, in turns; before anything is timed both must have the same logits.
 """
 

@@ -134,8 +134,8 @@ def test_hyformer_is_decoding_and_boosting_a_row_at_a_time():
             means = [s.mean(0, keepdim=True) if len(s) else torch.zeros(1, 12).double() for s in events]
             q_QD = torch.cat([make(torch.cat([flat, *means], 1)) for make in ranker.queries])
             x_TD = torch.cat([q_QD, ranker.features(flat).x_BTD[0]])
-            for encoders, decoders, booster in zip(ranker.encoders, ranker.decoders, ranker.boosters, strict=True):
-                for h, (part, decode) in enumerate(zip(encoders, decoders, strict=True)):
+            for layer in ranker.layers:
+                for h, (part, decode) in enumerate(zip(layer.encoders, layer.decoders, strict=True)):
                     s, own = events[h], slice(2 * h, 2 * h + 2)
                     if len(s):
                         seen = attended(part.queries(s), *part.heads(s), stream_mask(len(s), 0))
@@ -144,7 +144,7 @@ def test_hyformer_is_decoding_and_boosting_a_row_at_a_time():
                         every = torch.ones(2, len(s), dtype=torch.bool)
                         read = attended(asked, *decode.of_events.heads(s), every).flatten(-2)
                         x_TD = torch.cat([x_TD[: 2 * h], x_TD[own] + decode.out(read), x_TD[2 * h + 2 :]])
-                x_TD = booster(x_TD[:, None])[:, 0]
+                x_TD = layer.booster(x_TD[:, None])[:, 0]
             expected = ranker.towers(x_TD.mean(0, keepdim=True))["click"]
             torch.testing.assert_close(found[b : b + 1], expected, rtol=0, atol=1e-6)
 

@@ -47,15 +47,12 @@ class Rotation:
         """`width`: D."""
         positions_P, place_S = positions_S.unique(return_inverse=True)
         angles_Pd = _angles(positions_P, width // heads, base)
-        return Rotation(*(part.to(dtype).repeat(1, 2 * heads) for part in (angles_Pd.cos(), angles_Pd.sin())), place_S)
+        cos_PD, sin_PD = (part.to(dtype).repeat(1, 2 * heads) for part in (angles_Pd.cos(), angles_Pd.sin()))
+        return Rotation(cos_PD, sin_PD, place_S)
 
     def __call__(self, x_SD: Tensor, swapped_SD: Tensor) -> Tensor:
         cos_SD, sin_SD = (part.to(x_SD.dtype)[self.place_S] for part in (self.cos_PD, self.sin_PD))
         return x_SD * cos_SD + swapped_SD * sin_SD
-
-    def at(self, place_S: Tensor) -> Rotation:
-        """The same angles for other tokens."""
-        return Rotation(self.cos_PD, self.sin_PD, place_S)
 
 
 def swapped(weight_DE: Tensor, heads: int) -> Tensor:

@@ -129,7 +129,7 @@ def _of_group(
     flat = token_nS.flatten()
     keys, values = (x.index_select(0, flat).unflatten(0, (n, S)).transpose(1, 2) for x in (keys_Nhd, values_Nhd))
     q_nQThd = q_bThd.new_zeros(n, most, T, h, d).index_put(at, q_bThd)
-    scores_nQThS = (q_nQThd.flatten(1, 2).transpose(1, 2) @ keys.transpose(2, 3))
+    scores_nQThS = q_nQThd.flatten(1, 2).transpose(1, 2) @ keys.transpose(2, 3)
     scores_bThS = scores_nQThS.transpose(1, 2).unflatten(1, (most, T))[at]
     place_T = torch.arange(T, device=q_bThd.device)
     behind_b1S = behind_nS[at[0], None]

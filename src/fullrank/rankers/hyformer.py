@@ -7,8 +7,8 @@ Legend: R requests · B rows · N events of a history · H histories · Q query 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from fullrank.layers.linear import xavier_linear
 from fullrank.layers.mixed_part import KeysAndValues, MixedPart
 from fullrank.layers.mlp import MLP
 from fullrank.layers.norm import RMSNorm
+from fullrank.layers.precision import at_least_float32
 from fullrank.layers.stream_attention import Streams, full_attention
 from fullrank.layers.stream_targets import cross_attention
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, seeded, tap
@@ -47,15 +48,51 @@ class QueryDecoding(nn.Module):
         return q_BQD + self.out(cross_attention(asked, keys, values, streams, request_B).flatten(-2))
 
 
+class HyFormerLayer(nn.Module):
+    """Encoding of H histories, decoding by the queries of each, and boosting of all T tokens."""
+
+    def __init__(self, num_histories: int, tokens: int, width: int, heads: int, expansion: int) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(MixedPart(width, heads, expansion, xavier_linear) for _ in range(num_histories))
+        self.decoders = nn.ModuleList(QueryDecoding(width, heads) for _ in range(num_histories))
+        self.booster = RankMixerBlock(tokens, width, expansion)
+
+    def encode(self, events: Sequence[Tensor], streams: Sequence[Streams]) -> list[Tensor]:
+        """S_h of each history."""
+        found = []
+        for part, x_ND, own in zip(self.encoders, events, streams, strict=True):
+            assert isinstance(part, MixedPart)
+            found.append(part.merge(x_ND, full_attention(part.queries(x_ND), *part.heads(x_ND), own)))
+        return found
+
+    def keys_and_values(self, events: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What the queries of each history read of it."""
+        return [self._decoder(h).of_events.heads(x_ND) for h, x_ND in enumerate(events)]
+
+    def forward(
+        self, x_BTD: Tensor, read: list[tuple[Tensor, Tensor]], streams: Sequence[Streams], of_B: Tensor, each: int
+    ) -> Tensor:
+        """The next tokens, of which the first `each` times H are queries."""
+        decoded = [
+            self._decoder(h)(x_BTD[:, h * each : (h + 1) * each], *read[h], own, of_B) for h, own in enumerate(streams)
+        ]
+        x_BTD = torch.cat([*decoded, x_BTD[:, len(decoded) * each :]], dim=1)
+        return self.booster(x_BTD.transpose(0, 1)).transpose(0, 1)
+
+    def _decoder(self, h: int) -> QueryDecoding:
+        decoder = self.decoders[h]
+        assert isinstance(decoder, QueryDecoding)
+        return decoder
+
+
 @dataclass(frozen=True)
 class HyFormerState:
-    """`fields_RFE`: the request's fields. `means_RHD`: each history's mean token. Of each layer and history keys and
-    values; of each history its streams."""
+    """`fields_RFE`: the request's fields. `means_RHD`: each history's mean token. `read`: of each layer the keys and
+    values of each history. `streams`: of each history."""
 
     fields_RFE: Tensor
     means_RHD: Tensor
-    keys: tuple[tuple[Tensor, ...], ...]
-    values: tuple[tuple[Tensor, ...], ...]
+    read: tuple[list[tuple[Tensor, Tensor]], ...]
     streams: tuple[Streams, ...]
 
 
@@ -126,15 +163,10 @@ class HyFormer(Ranker):
         self.queries = nn.ModuleList(
             MLP(flat_width + num_histories * width, (width,), width) for _ in range(config.queries * num_histories)
         )
-        encoder = partial(MixedPart, width, config.heads, config.expansion, xavier_linear)
-        self.encoders = nn.ModuleList(
-            nn.ModuleList(encoder() for _ in inputs.histories) for _ in range(config.num_layers)
-        )
-        self.decoders = nn.ModuleList(
-            nn.ModuleList(QueryDecoding(width, config.heads) for _ in inputs.histories)
+        self.layers = nn.ModuleList(
+            HyFormerLayer(num_histories, tokens, width, config.heads, config.expansion)
             for _ in range(config.num_layers)
         )
-        self.boosters = nn.ModuleList(RankMixerBlock(tokens, width, config.expansion) for _ in range(config.num_layers))
         self.towers = TaskTowers(inputs.task_names, width, config.towers, config.dropout)
 
     def encode_request(self, requests: Requests) -> HyFormerState:
@@ -144,18 +176,16 @@ class HyFormer(Ranker):
             Streams(offsets, torch.zeros_like(x[:, 0], dtype=torch.int64))
             for offsets, x in zip(front.offsets, events, strict=True)
         )
-        means = [segment_mean(x_ND.float(), offsets) for x_ND, offsets in zip(events, front.offsets, strict=True)]
-        keys, values = [], []
-        for of_layer, decoders in zip(self.encoders, self.decoders, strict=True):
-            assert isinstance(of_layer, nn.ModuleList) and isinstance(decoders, nn.ModuleList)
-            events = [
-                part.merge(x, full_attention(part.queries(x), *part.heads(x), own))
-                for part, x, own in zip(of_layer, events, streams, strict=True)
-            ]
-            read = [decoder.of_events.heads(x) for decoder, x in zip(decoders, events, strict=True)]
-            keys.append(tuple(k for k, _ in read))
-            values.append(tuple(v for _, v in read))
-        return HyFormerState(front.fields_RFD, torch.stack(means, 1), tuple(keys), tuple(values), streams)
+        means = [
+            segment_mean(at_least_float32(x_ND), offsets)  # a sum of many in bfloat16 would stop to grow
+            for x_ND, offsets in zip(events, front.offsets, strict=True)
+        ]
+        read = []
+        for layer in self.layers:
+            assert isinstance(layer, HyFormerLayer)
+            events = layer.encode(events, streams)
+            read.append(layer.keys_and_values(events))
+        return HyFormerState(front.fields_RFD, torch.stack(means, 1), tuple(read), streams)
 
     def score(self, state: HyFormerState, candidates: Candidates, *, taps: Taps | None = None) -> Output:
         request_B = candidates.request_of_row_B
@@ -164,17 +194,9 @@ class HyFormer(Ranker):
         known_BV = torch.cat([flat_BW, state.means_RHD.index_select(0, request_B).flatten(1)], dim=1)
         queries_BQD = torch.stack([make(known_BV) for make in self.queries], dim=1)
         x_BTD = tap(taps, "tokens", torch.cat([queries_BQD, self.features(flat_BW).x_BTD], dim=1))
-        each, H = self.config.queries, len(state.streams)
-        for index, (decoders, booster) in enumerate(zip(self.decoders, self.boosters, strict=True)):
-            assert isinstance(decoders, nn.ModuleList)
-            decoded = [
-                decoder(x_BTD[:, h * each : (h + 1) * each], k, v, streams, request_B)
-                for h, (decoder, k, v, streams) in enumerate(
-                    zip(decoders, state.keys[index], state.values[index], state.streams, strict=True)
-                )
-            ]
-            x_BTD = torch.cat([*decoded, x_BTD[:, H * each :]], dim=1)
-            x_BTD = tap(taps, f"layers.{index}", booster(x_BTD.transpose(0, 1)).transpose(0, 1))
+        for index, layer in enumerate(self.layers):
+            x_BTD = layer(x_BTD, state.read[index], state.streams, request_B, self.config.queries)
+            tap(taps, f"layers.{index}", x_BTD)
         pooled_BD = tap(taps, "pooled", x_BTD.mean(1))
         return Output(self.towers(pooled_BD), {}, taps if taps is not None else {})
 
