@@ -92,6 +92,8 @@ def run(cell: Cell, data: PreparedData, work: Path, commit: str) -> dict[str, An
     clock, started = Clock(), time.process_time()
     options: dict[str, Any] = {"seed": cell.seed, "last_n": world.last_n, "exclude": exclude_of(cell, data)}
     made = train_ranker(cell.config, data, folder, training, callbacks=[clock], **options)
+    if not made.result.finished:
+        raise KeyboardInterrupt  # a signal ended it: no line of half a run
     spent = time.process_time() - started
     ranker = made.ranker.eval()
     told = predict(made.run, ranker, data, "test")

@@ -85,7 +85,9 @@ def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, 
     assert [row["recipe"] for row in rows[:2]] == ["dcnv2", "dcnv2"]
     assert float(rows[0]["auc"]) == found["measured"][0]["metrics"]["auc"]
     page = (out / "index.html").read_text()
-    assert "Differences from dcnv2" in page and page.count("<svg") == 2 and "fullrank compare" in page
+    assert "Differences from dcnv2" in page and "fullrank compare" in page
+    assert page.count("<svg") == 2 + 3  # AUC of two tasks; tables, depth and layers of both recipes side by side
+    assert page.index("How they use their space") < page.index("Singular values of each table")
 
 
 def test_a_run_called_as_a_ranker_is_told_apart(data: Path, tmp_path: Path, capsys) -> None:

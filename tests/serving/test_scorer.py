@@ -34,7 +34,8 @@ CONFIGS: dict[str, Any] = {ranker_name(cls): cls.Config() for cls in RANKERS}  #
 CONFIGS["fieldtransformer"] = FieldTransformer.Config(
     tokenizer=TokenizerConfig(mode="field", token_width=32), num_layers=1, expansion=2
 )
-UNROUNDED = ("lr", "fm", "din", "rankelastor", "tokenformer")  # no large products at these sizes, or whole in float32
+# no large products at these sizes, or whole in float32
+UNROUNDED = ("lr", "fm", "din", "rankelastor", "tokenformer", "hstu", "onetrans", "hyformer")
 WIDE = {
     "din": DIN.Config(hidden=(512, 64), attention_activation="dice"),
     "rankmixer with din": RankMixer.Config(history="din", norm="pre"),
@@ -116,7 +117,7 @@ def test_bfloat16_changes_neither_logits_nor_their_order_much(world, name):
         assert found[task].dtype == torch.float32
         change_B = (found[task] - expected[task]).abs()
         assert change_B.max() <= 1e-2
-        assert (change_B.max() > 0) == (name not in UNROUNDED)  # else nothing was rounded, and this tests nothing
+        assert (change_B.max() > 1e-5) == (name not in UNROUNDED)  # else nothing was rounded, and this tests nothing
         known_B = labels.known_BK[:, column].numpy()
         label_B = labels.values_BK[:, column].numpy()[known_B]
         if min(label_B.sum(), (1 - label_B).sum()) > 100:  # of fewer, one pair that changes places is too much

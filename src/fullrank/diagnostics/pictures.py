@@ -88,7 +88,7 @@ def side_by_side(page: HtmlPage, reports: Mapping[str, CollapseReport]) -> None:
             continue
         columns = min(COLUMNS, len(own))
         rows = -(-len(own) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, sharey=True)
         for ax in axes.flat[len(own) :]:
             ax.set_visible(False)
         for (name, report), ax in zip(own.items(), axes.flat, strict=False):

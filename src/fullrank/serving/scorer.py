@@ -26,7 +26,7 @@ from fullrank.layers.per_token_ffn import PerTokenFFN
 from fullrank.layers.per_token_glu import PerTokenGLU
 from fullrank.layers.per_token_linear import PerTokenLinear
 from fullrank.layers.transformer_block import TransformerBlock
-from fullrank.rankers import RankElastor, Ranker, TokenFormer
+from fullrank.rankers import HSTU, HyFormer, OneTrans, RankElastor, Ranker, TokenFormer
 from fullrank.rankers.base import TaskTowers
 from fullrank.schema import did_you_mean
 from fullrank.serving.finite import check_finite
@@ -43,9 +43,9 @@ _PRODUCTS = (nn.Linear, PerTokenLinear, PerTokenFFN, AutoTokenizer)
 # last network before a logit; and a product of products doubles what was rounded. Norms need no word: they read
 # bfloat16 and compute in float32.
 _IN_FLOAT32 = (NumericEmbedding, VectorProjection, Dice, ActivationUnitPooling, DINPooling, TaskTowers, PerTokenGLU)
-# Rankers whose logits move by more than 1e-2 when their stack is rounded: full mixing, or four layers of attention with
-# nothing but RMSNorms between.
-_WHOLE = (RankElastor, TokenFormer)
+# Rankers whose logits move by more than 1e-2 when their stack is rounded: full mixing, or layers of attention with
+# nothing but a norm between.
+_WHOLE = (RankElastor, TokenFormer, HSTU, OneTrans, HyFormer)
 
 
 class Scorer:
@@ -56,8 +56,8 @@ class Scorer:
     embeddings, norms, attention to a history, small networks (`SMALL`), task towers and logits stay in float32. What is
     rounded where is our choice. Logits move by about 1 % of their spread. It pays where the processor multiplies
     bfloat16 (AMX, AVX512-BF16) and the model has large products; elsewhere, and for models that are all towers and
-    tables (LR, FM, SASRecPool), use `float32`. RankElastor and TokenFormer are computed in float32 in either precision:
-    rounded, their logits move by more.
+    tables (LR, FM, SASRecPool), use `float32`. RankElastor and the rankers of streams (TokenFormer, HSTU, OneTrans,
+    HyFormer) are computed in float32 in either precision: rounded, their logits move by more.
 
     What is computed once per request is the ranker's `encode_request`: request fields and events looked up, histories
     pooled or encoded where no candidate takes part, however many candidates follow. Of RankMixer that is all there can
