@@ -156,9 +156,11 @@ def test_queries_of_an_empty_history_read_zeros():
     assert torch.equal(read[0], torch.zeros(3, 2, 4).double()) and (read[1] != 0).all()
 
 
-def test_hyformer_without_a_history_is_refused():
-    with pytest.raises(ValueError, match="Use RankMixer"):
-        HyFormer.Config().build(replace(INPUTS, histories=()), SPACES, 0)
+def test_hyformer_without_a_history_has_no_queries():
+    ranker = built(HyFormer.Config(embedding=TABLES, num_tokens=2, width=8, heads=2), replace(INPUTS, histories=()))
+    batch = in_double(batch_of([3, 0]))
+    batch, taps = replace(batch, requests=replace(batch.requests, histories=())), {}
+    assert ranker(batch, taps=taps).logits["click"].isfinite().all() and taps["tokens"].shape == (2, 2, 8)
 
 
 def test_hstu_without_a_candidate_field_is_refused():

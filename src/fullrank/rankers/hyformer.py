@@ -87,11 +87,11 @@ class HyFormerLayer(nn.Module):
 
 @dataclass(frozen=True)
 class HyFormerState:
-    """`fields_RFE`: the request's fields. `means_RHD`: each history's mean token. `read`: of each layer the keys and
-    values of each history. `streams`: of each history."""
+    """`fields_RFE`: the request's fields. `means`: each history's mean token, `[R, D]`. `read`: of each layer the keys
+    and values of each history. `streams`: of each history."""
 
     fields_RFE: Tensor
-    means_RHD: Tensor
+    means: tuple[Tensor, ...]
     read: tuple[list[tuple[Tensor, Tensor]], ...]
     streams: tuple[Streams, ...]
 
@@ -112,7 +112,7 @@ class HyFormer(Ranker):
     skip of the decoding, feature tokens by Linears of all fields, all sizes, the mean as read-out. `width` is rounded
     up to a multiple of all tokens and heads (mixing needs that).
 
-    Not without histories: it is then RankMixer.
+    Not without histories: it then is RankMixer with tokens of all fields.
 
     Taps: `tokens`, `layers.L` [B, T, D] (queries first) · `pooled` [B, D].
 
@@ -139,10 +139,6 @@ class HyFormer(Ranker):
                     raise ValueError(f"Expected HyFormer {name} >= 1, got {getattr(self, name)}.")
 
         def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> HyFormer:
-            if not inputs.histories:
-                raise ValueError(
-                    "HyFormer reads histories: expected inputs with at least one, got none. Use RankMixer."
-                )
             tables = self.embedding.build(inputs, num_rows, seed)
             with seeded(seed):
                 return HyFormer(self, inputs, tables)
@@ -176,24 +172,24 @@ class HyFormer(Ranker):
             Streams(offsets, torch.zeros_like(x[:, 0], dtype=torch.int64))
             for offsets, x in zip(front.offsets, events, strict=True)
         )
-        means = [
+        means = tuple(
             segment_mean(at_least_float32(x_ND), offsets)  # a sum of many in bfloat16 would stop to grow
             for x_ND, offsets in zip(events, front.offsets, strict=True)
-        ]
+        )
         read = []
         for layer in self.layers:
             assert isinstance(layer, HyFormerLayer)
             events = layer.encode(events, streams)
             read.append(layer.keys_and_values(events))
-        return HyFormerState(front.fields_RFD, torch.stack(means, 1), tuple(read), streams)
+        return HyFormerState(front.fields_RFD, means, tuple(read), streams)
 
     def score(self, state: HyFormerState, candidates: Candidates, *, taps: Taps | None = None) -> Output:
         request_B = candidates.request_of_row_B
         fields_BFE = state.fields_RFE.index_select(0, request_B)
         flat_BW = torch.cat([fields_BFE, self.front.candidate_fields(candidates)], dim=1).flatten(1)
-        known_BV = torch.cat([flat_BW, state.means_RHD.index_select(0, request_B).flatten(1)], dim=1)
-        queries_BQD = torch.stack([make(known_BV) for make in self.queries], dim=1)
-        x_BTD = tap(taps, "tokens", torch.cat([queries_BQD, self.features(flat_BW).x_BTD], dim=1))
+        known_BV = torch.cat([flat_BW, *(mean_RD.index_select(0, request_B) for mean_RD in state.means)], dim=1)
+        queries = [make(known_BV).unsqueeze(1) for make in self.queries]
+        x_BTD = tap(taps, "tokens", torch.cat([*queries, self.features(flat_BW).x_BTD], dim=1))
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, state.read[index], state.streams, request_B, self.config.queries)
             tap(taps, f"layers.{index}", x_BTD)
