@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import claims  # noqa: E402
 import grid  # noqa: E402
 import page  # noqa: E402
 import published  # noqa: E402
+import smoke  # noqa: E402
 from cells import cells  # noqa: E402
 from stored import Lines  # noqa: E402
 from worlds import SMALL  # noqa: E402
@@ -142,3 +144,10 @@ def test_e7_configurations_have_the_published_sizes() -> None:
         inputs = Inputs(request=(), candidate=categorical, histories=(), tasks=(TaskInput(name="click"),))
         ranker = published.E7[name].ranker.build(inputs, dict.fromkeys(names, 3), 0)
         assert sum(parameter.numel() for parameter in ranker.dense_parameters()) == expected
+
+
+@pytest.mark.skipif("FULLRANK_DATA" not in os.environ, reason="FULLRANK_DATA names no folder of public data")
+def test_the_smoke_has_a_line_a_recipe(tmp_path: Path) -> None:
+    found = list(smoke.lines("criteo", tmp_path))
+    assert [line["recipe"] for line in found] == list(recipes.OF_FIELDS)
+    assert all(0 < line["auc"] < 1 and line["log_loss"] < 2 and line["test_rows"] > 100 for line in found)

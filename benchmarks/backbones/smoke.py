@@ -24,7 +24,7 @@ from fullrank.cli import main as fullrank
 from fullrank.data.partitions import PreparedData
 from fullrank.recipes.train import predict, train_ranker
 from fullrank.training.config import TrainConfig
-from recipes import CORE, OF_FIELDS
+from recipes import OF_FIELDS, Suite
 
 SETS = ("criteo", "avazu", "ipinyou", "talkingdata")
 
@@ -33,9 +33,10 @@ def lines(name: str, work: Path) -> Iterator[dict[str, Any]]:
     if fullrank(["prepare", name, "--out", str(work / name)]):
         raise RuntimeError(f"Expected `fullrank prepare {name}` to find the set, see above.")
     data = PreparedData.open(work / name)
+    core = Suite().core()
     for recipe in OF_FIELDS:
         training = TrainConfig(batch_size=256, checkpoint_every_steps=None)
-        made = train_ranker(CORE[recipe], data, work / f"{name}-{recipe}", training, seed=0)
+        made = train_ranker(core[recipe], data, work / f"{name}-{recipe}", training, seed=0)
         told = predict(made.run, made.ranker, data, "test")
         found = told.metrics(told.tasks[0])
         rows = {"train_rows": data.num_rows("train"), "test_rows": data.num_rows("test")}

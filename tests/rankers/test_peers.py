@@ -166,3 +166,9 @@ def test_hyformer_without_a_history_has_no_queries():
 def test_hstu_without_a_candidate_field_is_refused():
     with pytest.raises(ValueError, match="expected a candidate field"):
         HSTU.Config().build(replace(INPUTS, candidate=()), SPACES, 0)
+
+
+@pytest.mark.parametrize("ranker", [HSTU, OneTrans, HyFormer])
+def test_no_heads_are_refused(ranker):
+    with pytest.raises(ValueError, match="heads >= 1, got 0"):
+        ranker.Config(heads=0)

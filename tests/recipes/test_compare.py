@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from fullrank.cli import main
+from fullrank.commands import compare as command
 from fullrank.data.columns import DataError
 from fullrank.data.inputs import Inputs
 from fullrank.data.partitions import PreparedData
 from fullrank.data.prepare import prepare
 from fullrank.data.simulate import SimulatedLog, SimulatorConfig
 from fullrank.data.splits import ByHash
+from fullrank.diagnostics import CollapseReport, information_abundance
 from fullrank.rankers import DCNv2
 from fullrank.rankers.field_front import EmbeddingConfig
 from fullrank.recipes.compare import Recipe, compare, plot_comparison, recipe_of_run, write_csv
@@ -88,6 +91,22 @@ def test_the_verb_writes_tables_a_page_and_its_json(data: Path, tmp_path: Path, 
     assert "Differences from dcnv2" in page and "fullrank compare" in page
     assert page.count("<svg") == 2 + 3  # AUC of two tasks; tables, depth and layers of both recipes side by side
     assert page.index("How they use their space") < page.index("Singular values of each table")
+
+
+def test_a_run_that_cannot_be_measured_ends_no_comparison(data: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    measure = command.collapse_report
+
+    def of_finite_weights(run: Run, data: PreparedData) -> CollapseReport:
+        if "broken" in str(run.path):
+            return information_abundance(torch.tensor([[torch.inf]]))  # type: ignore[return-value]  # it raises
+        return measure(run, data)
+
+    monkeypatch.setattr(command, "collapse_report", of_finite_weights)
+    both = {name: Recipe(ranker=SMALL, training=TRAINING) for name in ("sound", "broken")}
+    found = compare(both, PreparedData.open(data), tmp_path, seeds=(0,))
+    capsys.readouterr()
+    assert list(command.reports_of(found, PreparedData.open(data))) == ["sound"]
+    assert "No pictures of broken: Expected finite numbers" in capsys.readouterr().err
 
 
 def test_a_run_called_as_a_ranker_is_told_apart(data: Path, tmp_path: Path, capsys) -> None:

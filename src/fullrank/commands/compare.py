@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
@@ -96,8 +97,7 @@ def _compare(options: Any, command: str) -> int:
     result = as_json(found)
     for path in {options.out / "comparison.json", options.json} - {None}:
         write_json(path, result)
-    reports = {name: collapse_report(run, data) for name, run in first_runs(found).items()}
-    print(f"\nPage: {write_page(found, command, options.out / 'index.html', reports)}")
+    print(f"\nPage: {write_page(found, command, options.out / 'index.html', reports_of(found, data))}")
     return 0
 
 
@@ -129,10 +129,16 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return asdict(found) | {"summaries": [asdict(summary) for summary in found.summaries()]}
 
 
-def first_runs(found: Comparison) -> dict[str, Run]:
-    """A run of each recipe, that of the first seed."""
-    seed = found.seeds[0]
-    return {m.recipe: Run.open(m.run) for m in found.measured if m.seed == seed}
+def reports_of(found: Comparison, data: PreparedData) -> dict[str, CollapseReport]:
+    """How the run of the first seed of each recipe uses its space. A run of which that cannot be measured (weights that
+    are not finite, a single row) is told of and left out: the comparison is made."""
+    reports = {}
+    for name, run in {m.recipe: m.run for m in found.measured if m.seed == found.seeds[0]}.items():
+        try:
+            reports[name] = collapse_report(Run.open(run), data)
+        except ValueError as error:
+            print(f"No pictures of {name}: {error}", file=sys.stderr)
+    return reports
 
 
 def write_page(found: Comparison, command: str, path: Path, reports: Mapping[str, CollapseReport]) -> Path:

@@ -62,8 +62,9 @@ class HSTU(Ranker):
         dropout: float = 0.0
 
         def __post_init__(self) -> None:
-            if self.num_layers < 1 or self.positions < 1:
-                raise ValueError(f"Expected num_layers and positions >= 1, got {self.num_layers} and {self.positions}.")
+            for name in ("num_layers", "positions", "heads"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"Expected HSTU {name} >= 1, got {getattr(self, name)}.")
 
         def build(self, inputs: Inputs, num_rows: dict[str, int], seed: int) -> HSTU:
             if not inputs.candidate:

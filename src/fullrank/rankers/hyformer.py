@@ -19,7 +19,7 @@ from fullrank.features.tables import EmbeddingTables
 from fullrank.features.tokenizer import AutoTokenizer
 from fullrank.layers.jagged import segment_mean
 from fullrank.layers.linear import xavier_linear
-from fullrank.layers.mixed_part import KeysAndValues, MixedPart
+from fullrank.layers.mixed_part import EPS, KeysAndValues, MixedPart
 from fullrank.layers.mlp import MLP
 from fullrank.layers.norm import RMSNorm
 from fullrank.layers.precision import at_least_float32
@@ -29,12 +29,10 @@ from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
 from fullrank.rankers.rankmixer_block import RankMixerBlock
 
-EPS = 1e-6
-
 
 class QueryDecoding(nn.Module):
-    """`Q' = Q + A W_o`, A what the queries of `RMSNorm(Q)` read of a history's keys and values; zeros of an empty "
-    "one."""
+    """`Q' = Q + A W_o`, A what the queries of `RMSNorm(Q)` read of a history's keys and values; zeros, if it is
+    empty."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
