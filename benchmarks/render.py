@@ -103,7 +103,7 @@ def performance(folder: Path = PERFORMANCE) -> str:
         parts += [figures_table(figures), *_parts(figures)] if figures else []
         parts += [checks_table(checks)] if checks else []
         for caption, rows in stored.get("tables", {}).items():
-            parts += [f"{caption}:", _table(rows)]
+            parts += [f"{caption}:", table(rows)]
         if name in MISSED and not all(one["ok"] for one in (*figures, *checks)):
             parts += [f"**Missed.** {MISSED[name]}"]
         parts += [_measured_on([*figures, *checks])] if figures or checks else []
@@ -111,12 +111,12 @@ def performance(folder: Path = PERFORMANCE) -> str:
             if key.startswith("look at"):
                 parts += [
                     f"By hand, a {key}, rows/s:",
-                    _table([{"optimizer": k, "rows/s": v} for k, v in found.items()]),
+                    table([{"optimizer": k, "rows/s": v} for k, v in found.items()]),
                 ]
             elif key.startswith("profile of"):
                 for dtype, operations in found.items():
                     parts += [f"Where the time of our step goes, {dtype}, {key[11:]} (torch's profiler):"]
-                    parts += [_table(operations)]
+                    parts += [table(operations)]
             elif name == "curves" and key not in ("label", "figures", "checks", "tables"):
                 parts.append(f"![Time and memory by {key}](figures/step_by_{key}.svg)")
     return "\n\n".join(parts).rstrip() + "\n"
@@ -124,7 +124,7 @@ def performance(folder: Path = PERFORMANCE) -> str:
 
 def figures_table(figures: list[dict[str, Any]]) -> str:
     """Figures (see `performance/measured.py`) as a table."""
-    return _table(
+    return table(
         [
             {
                 "figure": figure["label"] + (f" ({figure['note']})" if figure["note"] else ""),
@@ -144,7 +144,7 @@ def figures_table(figures: list[dict[str, Any]]) -> str:
 
 def checks_table(checks: list[dict[str, Any]]) -> str:
     """Checks (see `performance/measured.py`) as a table."""
-    return _table(
+    return table(
         [
             {
                 "checked": check["label"] + (f" ({check['note']})" if check["note"] else ""),
@@ -165,7 +165,7 @@ def _parts(figures: list[dict[str, Any]]) -> list[str]:
             if name not in ("ours", "theirs"):
                 row = {"beside": figure["label"].partition(":")[0], "what": name, figure["unit"]: _spread(run)}
                 rows += [row] if row not in rows else []
-    return [_table(rows)] if rows else []
+    return [table(rows)] if rows else []
 
 
 def _peaks(*runs: dict[str, Any]) -> str:
@@ -216,14 +216,15 @@ def rendered(folder: Path = ROOT / "benchmarks" / "results") -> str:
             f"`{stored['command']}`",
             f"Threshold: {stored['threshold']}. Exit code {stored['exit_code']}, n = {len(stored['runs'])}, "
             f"{stored['date']}, commit {stored['commit']}; {machine}.",
-            _table([run for run in stored["runs"] if run.get("day", "mean") == "mean"]),
+            table([run for run in stored["runs"] if run.get("day", "mean") == "mean"]),
         ]
         if any(run.get("day", "mean") != "mean" for run in stored["runs"]):
             parts.append("Lines of single days are in the stored file.")
     return "\n\n".join(parts).rstrip() + "\n"
 
 
-def _table(runs: list[dict[str, Any]]) -> str:
+def table(runs: list[dict[str, Any]]) -> str:
+    """Of Markdown, a row a run; empty where a run has no such value."""
     names = list(dict.fromkeys(name for run in runs for name in run))
     lines = [names, ["---"] * len(names), *([_cell(run.get(name)) for name in names] for run in runs)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

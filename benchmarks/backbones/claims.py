@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 import sys
 from collections.abc import Iterator
+from statistics import fmean, stdev
 from typing import Any
 
-from stored import Lines, mean, paired
+from cells import SEEDS
+from stored import Lines, paired
 
 from fullrank.evaluation.paired import PairedDifference
 
-SEEDS = 5
 WHOLE = ("movielens-1m", "simulated")  # for models of fields
 STREAMS = ("movielens-1m/4", "simulated")
 BFTS, ALL, WITHOUT = "2 full, 2 windows", "4 full", "4 full, no fields"
@@ -60,7 +60,7 @@ def as_good(lines: Lines, data: str, found: PairedDifference) -> dict[str, Any]:
     """The verdict of a claim that one is no worse than another, and what it costs beside it."""
     verdict = {"better": "shown", "inside the noise": "no worse within the noise", "worse": "against"}
     cost = [lines.values(data, recipe, "streams", "mflop_a_row").values() for recipe in (BFTS, ALL)]
-    flops = {"flops_of_it": round(mean([*cost[0]]) / mean([*cost[1]]), 3)} if all(cost) else {}
+    flops = {"flops_of_it": round(fmean(cost[0]) / fmean(cost[1]), 3)} if all(cost) else {}
     return {"verdict": verdict.get(found.verdict, "not run"), "threshold": "interval not below 0", **flops}
 
 
@@ -72,11 +72,11 @@ def of_permutations(lines: Lines) -> Iterator[dict[str, Any]]:
         of_each = [lines.values(data, name, figure, "auc") for name in names]
         base = lines.values(data, baseline, figure, "auc")
         seeds = sorted(set(base).intersection(*of_each))
-        by_lot = {seed: mean([values[seed] for values in of_each]) for seed in seeds}
+        by_lot = {seed: fmean(values[seed] for values in of_each) for seed in seeds}
         found = paired(by_lot, base)
         line = told("U8", data, f"{system}: fields by lot above {baseline}, by more than permutations differ", found)
         if found.n >= 2:
-            spread = statistics.stdev(mean([values[seed] for seed in seeds]) for values in of_each)
+            spread = stdev(fmean(values[seed] for seed in seeds) for values in of_each)
             line |= {"permutations": len(names), "sd_of_permutations": round(spread, 5)}
             if line["verdict"] == "shown" and found.mean <= spread:
                 line["verdict"] = "not shown"

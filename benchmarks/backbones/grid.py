@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from cells import BATCH, FIGURES, Cell, cells
 from sizes import dense_parameters, mflop_forward
+from stored import LINES, read
 from torch import nn
 from worlds import SIMULATED, SMALL, found_of_truth, truth_of
 
@@ -31,7 +32,7 @@ from fullrank.data.batch import Batch
 from fullrank.data.inputs import Inputs
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
-from fullrank.diagnostics import effective_rank, point_ranks
+from fullrank.diagnostics import event_ranks, point_ranks
 from fullrank.evaluation.metrics import auc, log_loss
 from fullrank.rankers import Ranker
 from fullrank.recipes.train import predict, train_ranker
@@ -40,7 +41,6 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.environment import environment
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = ROOT / "benchmarks" / "results" / "backbones.jsonl"
 SEEN = 512  # test rows that sizes and ranks are of
 
 
@@ -75,12 +75,8 @@ def ranks_of(ranker: Ranker, batch: Batch) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in point_ranks(taps):
         found.setdefault(one.point, {})[one.form] = [round(one.mean, 3), one.most]
-    lengths = taps["events.length"].tolist() if "events.length" in taps else []
-    known = [(row, length) for row, length in enumerate(lengths) if length >= 2]
-    for name, x in taps.items():
-        if name.startswith("events") and name != "events.length" and known:
-            each = [float(effective_rank(x[row, :length])) for row, length in known]
-            found[name] = {"sample": [round(float(np.mean(each)), 3), min(max(lengths), x.shape[2])]}
+    for name, both in event_ranks(taps).items():
+        found[name] = {"sample": [round(one, 3) for one in both]}
     return found
 
 
@@ -124,17 +120,12 @@ def commit_of() -> str:
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+" if changed else "")
 
 
-def stored(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def print_sizes(every: list[Cell], public: Path, work: Path) -> None:
     for cell in every:
         if cell.seed == 0:
             data = cell.world.data(public, work)
             inputs = Inputs.of(data.schema, last_n=cell.world.last_n, exclude=exclude_of(cell, data))
-            num_rows = {name: id_map.num_rows for name, id_map in data.transform.id_maps.items()}
-            ranker = cell.config.build(inputs, num_rows, 0)
+            ranker = cell.config.build(inputs, data.transform.num_rows, 0)
             mflop = 3 * mflop_forward(ranker, seen(ranker, data))
             print(f"{cell.figure:8} {cell.world.name:13} {cell.recipe:28} {dense_parameters(ranker):>9,} {mflop:8.2f}")
 
@@ -159,7 +150,7 @@ def main() -> None:
         return
     commit, (part, parts) = commit_of(), options.part
     for cell in every[part::parts]:
-        lines = stored(options.out)  # another process may have added some
+        lines = read(options.out)  # another process may have added some
         spent = sum(line["cpu_seconds"] for line in lines)
         if cell.key in {(line["data"], line["digest"], line["seed"]) for line in lines}:
             continue

@@ -8,15 +8,22 @@ A test makes the page again and fails where it says otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stored import Lines, in_words, plus_minus
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from render import table  # in the folder above
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "backbones.md"
 CLAIMS = ROOT / "benchmarks" / "results" / "backbone_claims.json"
+DEPTH_ON, DEEP = "movielens-1m", ("rankmixer", "rankelastor")  # what the figure of depths is of
 HEAD = """# Backbones compared
 
 Made by `python benchmarks/backbones/grid.py --data FOLDER --work FOLDER`, `record.py backbone_claims` (see
@@ -50,10 +57,9 @@ strength; smaller also where other effects are missed):"""
 LOST = """How much of the AUC that is missing to the truth comes back when the effect is given its true strength:"""
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def ran(lines: Lines, figure: str, data: str) -> bool:
+    """Whether any run of a figure on a set is there."""
+    return any(lines.of(data, recipe, figure) for recipe in lines.recipes(data, figure))
 
 
 def last_rank(line: dict[str, Any]) -> str:
@@ -68,7 +74,7 @@ def of_recipe(lines: Lines, data: str, figure: str, recipe: str) -> dict[str, st
     if not own:
         gap = ["gap"] if data == "simulated" else []
         names = ("parameters", "MFLOP a row", "AUC", "log loss", *gap, "rows/s", "rank")
-        return row | dict.fromkeys(names, "") | {"AUC": "not run"}
+        return row | dict.fromkeys(names, "") | {"AUC": "not run"}  # columns in this order, whoever comes first
     row |= {"parameters": f"{own[0]['dense_parameters']:,}", "MFLOP a row": f"{own[0]['mflop_a_row']:g}"}
     for name in ("auc", "log_loss"):
         row[name.replace("auc", "AUC").replace("_", " ")] = plus_minus(lines.spread(data, recipe, figure, name))
@@ -97,7 +103,7 @@ def sections(lines: Lines) -> Iterator[str]:
             yield f"**{data}**"
             names = lines.recipes(data, figure)
             yield table([of_recipe(lines, data, figure, recipe) for recipe in names])
-            if not any(lines.of(data, recipe, figure) for recipe in names):
+            if not ran(lines, figure, data):
                 continue
             if data == "simulated":
                 yield SLOPE
@@ -108,12 +114,8 @@ def sections(lines: Lines) -> Iterator[str]:
                 first, *others = [(name, figure) for name in names]
                 differences = (f"{one[0]} {in_words(lines.difference(data, one, first))}" for one in others)
                 yield f"Paired AUC differences from {names[0]}: {'; '.join(differences)}."
-        there = any(lines.of(data, name, figure) for data in lines.sets(figure) for name in lines.recipes(data, figure))
-        if figure == "depth" and there:
-            yield "![AUC and log-loss by parameters and FLOPs](figures/backbones_depth.svg)"
-            yield "![Effective rank over the layers of eight](figures/backbones_ranks.svg)"
-        if figure == "streams" and there:
-            yield "![Effective rank of event tokens over layers](figures/backbones_events.svg)"
+        there = (one for one in PICTURES if one.figure == figure and one.there(lines))
+        yield from (f"![{one.says}](figures/{one.file})" for one in there)
 
 
 def claims() -> Iterator[str]:
@@ -142,36 +144,21 @@ def rendered(lines: Lines | None = None) -> str:
     return "\n\n".join([HEAD.rstrip(), spent, *claims(), *sections(lines), not_run]) + "\n"
 
 
-def pictures(lines: Lines, folder: Path) -> None:
-    """Of what was run, nothing of what was not."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "fullrank"  # the same numbers, the same file
-    data = "movielens-1m"
-    if any(lines.of(data, name, "depth") for name in lines.recipes(data, "depth")):
-        _save(_depth(lines, data), folder / "backbones_depth.svg")
-        _save(_trajectories(lines, data), folder / "backbones_ranks.svg")
-    there = [each for each in lines.sets("streams") if lines.of(each, lines.recipes(each, "streams")[0], "streams")]
-    if there:
-        _save(_events(lines, there), folder / "backbones_events.svg")
-
-
-def _depth(lines: Lines, data: str) -> Any:
+def _depth(lines: Lines) -> Any:
     """AUC and log-loss over parameters and FLOPs: a grey line a seed, means with their sd."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(8, 6), sharey="row")
     for row, metric in zip(axes, ("auc", "log_loss"), strict=True):
         for ax, size in zip(row, ("dense_parameters", "mflop_a_row"), strict=True):
-            for system in ("rankmixer", "rankelastor"):
-                names = [name for name in lines.recipes(data, "depth") if name.startswith(system)]
-                names = [name for name in names if lines.of(data, name, "depth")]
-                x = [lines.of(data, name, "depth")[0][size] for name in names]
-                of_each = [lines.values(data, name, "depth", metric) for name in names]
+            for system in DEEP:
+                names = [name for name in lines.recipes(DEPTH_ON, "depth") if name.startswith(system)]
+                names = [name for name in names if lines.of(DEPTH_ON, name, "depth")]
+                x = [lines.of(DEPTH_ON, name, "depth")[0][size] for name in names]
+                of_each = [lines.values(DEPTH_ON, name, "depth", metric) for name in names]
                 for seed in sorted(set().union(*of_each)):
                     ax.plot(x, [values.get(seed, float("nan")) for values in of_each], color="0.8", linewidth=0.8)
-                spreads = [lines.spread(data, name, "depth", metric) for name in names]
+                spreads = [lines.spread(DEPTH_ON, name, "depth", metric) for name in names]
                 ax.errorbar(x, [s.mean for s in spreads], [s.sd for s in spreads], marker="o", label=system)
             ax.set_xscale("log")
             ax.set_xlabel(size.replace("_", " "))
@@ -180,13 +167,13 @@ def _depth(lines: Lines, data: str) -> Any:
     return figure
 
 
-def _trajectories(lines: Lines, data: str) -> Any:
+def _trajectories(lines: Lines) -> Any:
     """The ranks of a row's tokens and of a token over rows along eight layers; a line a seed."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    for ax, system in zip(axes, ("rankmixer", "rankelastor"), strict=True):
-        for one in lines.of(data, f"{system}, 8 layers", "depth"):
+    for ax, system in zip(axes, DEEP, strict=True):
+        for one in lines.of(DEPTH_ON, f"{system}, 8 layers", "depth"):
             for form, colour in (("sample", "tab:blue"), ("token", "tab:orange")):
                 points = [(name, ranks[form]) for name, ranks in one["ranks"].items() if form in ranks]
                 ax.plot([rank / most for _, (rank, most) in points], color=colour, marker=".", label=form)
@@ -198,10 +185,11 @@ def _trajectories(lines: Lines, data: str) -> Any:
     return figure
 
 
-def _events(lines: Lines, there: list[str]) -> Any:
+def _events(lines: Lines) -> Any:
     """The mean rank of a row's event tokens behind each layer, a line a recipe."""
     from matplotlib import pyplot as plt
 
+    there = [data for data in lines.sets("streams") if ran(lines, "streams", data)]
     figure, axes = plt.subplots(1, len(there), figsize=(4.5 * len(there), 3.4), squeeze=False)
     for ax, data in zip(axes[0], there, strict=True):
         for recipe in lines.recipes(data, "streams"):
@@ -216,6 +204,42 @@ def _events(lines: Lines, there: list[str]) -> Any:
     return figure
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """`there`: whether enough was run to draw it."""
+
+    figure: str
+    says: str
+    file: str
+    draw: Callable[[Lines], Any]
+    there: Callable[[Lines], bool]
+
+
+PICTURES = (
+    Picture(
+        figure="depth",
+        says="AUC and log-loss by parameters and FLOPs",
+        file="backbones_depth.svg",
+        draw=_depth,
+        there=lambda lines: ran(lines, "depth", DEPTH_ON),
+    ),
+    Picture(
+        figure="depth",
+        says="Effective rank over the layers of eight",
+        file="backbones_ranks.svg",
+        draw=_trajectories,
+        there=lambda lines: any(lines.of(DEPTH_ON, f"{name}, 8 layers", "depth") for name in DEEP),
+    ),
+    Picture(
+        figure="streams",
+        says="Effective rank of event tokens over layers",
+        file="backbones_events.svg",
+        draw=_events,
+        there=lambda lines: any(ran(lines, "streams", data) for data in lines.sets("streams")),
+    ),
+)
+
+
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot as plt
 
@@ -225,9 +249,15 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def main() -> None:
+    import matplotlib
+
     lines = Lines()
     PAGE.write_text(rendered(lines), encoding="utf-8")
-    pictures(lines, ROOT / "docs" / "figures")
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "fullrank"  # the same numbers, the same file
+    for one in PICTURES:
+        if one.there(lines):
+            _save(one.draw(lines), ROOT / "docs" / "figures" / one.file)
     print(f"{PAGE}: {len(lines.all)} runs")
 
 

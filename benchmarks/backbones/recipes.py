@@ -85,8 +85,11 @@ class Suite:
     def peers(self) -> Recipes:
         tables = self.tables
         return {
-            "wukong": Wukong.Config(embedding=tables, num_layers=3, machine=8, linear=8, rank=8, hidden=(640 //
-            self.width,)), "hstu": HSTU.Config(embedding=tables, width=48, heads=2, num_layers=4),
+            # 80 units above fields of half the width: about as many weights
+            "wukong": Wukong.Config(
+                embedding=tables, num_layers=3, machine=8, linear=8, rank=8, hidden=(640 // self.width,)
+            ),
+            "hstu": HSTU.Config(embedding=tables, width=48, heads=2, num_layers=4),
             "onetrans": OneTrans.Config(embedding=tables, num_tokens=4, width=24, heads=2, expansion=2, tails=(32,)),
             "hyformer": HyFormer.Config(embedding=tables, num_tokens=4, queries=2, width=24, heads=2, num_layers=2),
         }

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cells import FIGURES, cells
+from worlds import WORLDS
 
 from fullrank.evaluation.paired import PairedDifference, Spread, paired_difference, spread
 
 LINES = Path(__file__).resolve().parents[1] / "results" / "backbones.jsonl"
-TASK = {"movielens-1m": "liked", "movielens-1m/4": "liked", "simulated": "click", "frappe": "used"}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """What has been run; nothing where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 class Lines:
     """What was run of what the recipes are now: a line of a recipe as it was once is left out."""
 
     def __init__(self, path: Path = LINES) -> None:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        self.all: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        self.all = read(path)
         by_key = {(one["data"], one["digest"], one["seed"]): one for one in self.all}
         self._of: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         self._cells: dict[tuple[str, str, str], int] = {}
@@ -46,7 +49,7 @@ class Lines:
 
     def values(self, data: str, recipe: str, figure: str, name: str) -> dict[int, float]:
         """Seed → a number; `name` may be `auc` or `log_loss` of the set's task."""
-        full = f"{TASK[data]}.{name}" if name in ("auc", "log_loss") else name
+        full = f"{WORLDS[data].task}.{name}" if name in ("auc", "log_loss") else name
         return {one["seed"]: one[full] for one in self.of(data, recipe, figure)}
 
     def spread(self, data: str, recipe: str, figure: str, name: str) -> Spread:
@@ -83,7 +86,3 @@ def in_words(found: PairedDifference, digits: int = 4) -> str:
     if found.n < 2:
         return f"{found.mean:+.{digits}f}, one seed"
     return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}] {found.verdict}"
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -47,7 +47,6 @@ def main() -> None:
     torch.set_num_threads(sizes["threads"])
     data = SMALL.data(folder, folder)
     inputs = Inputs.of(data.schema, last_n=SMALL.last_n, exclude=SMALL.exclude)
-    num_rows = {name: id_map.num_rows for name, id_map in data.transform.id_maps.items()}
     made = list(Loader(data, inputs, "train", batch_size=sizes["rows"]).epoch(0))
     made = [batch for batch in made if batch.num_rows == sizes["rows"]][:4]
     seen = next(iter(Loader(data, inputs, "test", batch_size=sizes["candidates"]).epoch(0)))
@@ -58,7 +57,7 @@ def main() -> None:
     modes, counted = {}, {}
     suite = recipes.SUITES["small"]
     for name, config in {**suite.core(), **suite.peers()}.items():
-        ranker = config.build(inputs, num_rows, 0)
+        ranker = config.build(inputs, data.transform.num_rows, 0)
         asked = Batch(one, many)
         counted[name] = {"dense": dense_parameters(ranker), "train": mflop_forward(ranker, made[0])}
         counted[name]["score"] = mflop_forward(ranker, asked)

@@ -62,18 +62,24 @@ def batches(given: Work, kind: str) -> list[Batch]:
 
 def batch_of(ids_BF: torch.Tensor, label_B: torch.Tensor) -> Batch:
     rows = len(label_B)
-    one_B, none = torch.ones(rows), torch.empty(rows, 0)
+    none = torch.empty(rows, 0)
     nobody = torch.zeros(rows, dtype=torch.int64)
     return Batch(
         Requests(features=FeatureBlock(none.long(), none), histories=(), user_R=nobody, time_R=nobody),
         Candidates(FeatureBlock(ids_BF, none), torch.arange(rows)),
-        Labels(
-            values_BK=label_B[:, None],
-            known_BK=torch.ones(rows, 1, dtype=torch.bool),
-            weight_B=one_B,
-            sample_rate_B=one_B,
-            propensity_B=one_B,
-        ),
+        labels_of(label_B),
+    )
+
+
+def labels_of(label_B: torch.Tensor) -> Labels:
+    """Of one task, all known, of weight one."""
+    one_B = torch.ones(len(label_B))
+    return Labels(
+        values_BK=label_B[:, None],
+        known_BK=torch.ones(len(label_B), 1, dtype=torch.bool),
+        weight_B=one_B,
+        sample_rate_B=one_B,
+        propensity_B=one_B,
     )
 
 

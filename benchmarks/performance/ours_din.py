@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ours_dcnv2 import stepper
+from ours_dcnv2 import labels_of, stepper
 from worker import Mode, serve, work
 
 import fullrank
-from fullrank.data.batch import Batch, Candidates, FeatureBlock, HistoryBatch, Labels, Requests
+from fullrank.data.batch import Batch, Candidates, FeatureBlock, HistoryBatch, Requests
 from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.features.tables import TableOptimizer
 from fullrank.kernels.bodies import bodies
@@ -68,19 +68,13 @@ def batches(folder: Path, labels_SB: torch.Tensor) -> list[Batch]:
     )
     steps, rows = candidate_SB.shape
     events_of_step = np.split(events_E, np.cumsum(lengths_SB.sum(axis=1))[:-1])
-    one_B, nobody_B = torch.ones(rows), torch.zeros(rows, dtype=torch.int64)
+    nobody_B = torch.zeros(rows, dtype=torch.int64)
     nothing = FeatureBlock(torch.empty(rows, 0, dtype=torch.int64), torch.empty(rows, 0))
     made = []
     for step in range(steps):
         offsets = np.concatenate([[0], np.cumsum(lengths_SB[step])])
         past = HistoryBatch(items(events_of_step[step]), torch.from_numpy(offsets))
-        labels = Labels(
-            values_BK=labels_SB[step][:, None],
-            known_BK=torch.ones(rows, 1, dtype=torch.bool),
-            weight_B=one_B,
-            sample_rate_B=one_B,
-            propensity_B=one_B,
-        )
+        labels = labels_of(labels_SB[step])
         requests = Requests(nothing, (past,), nobody_B, nobody_B)
         made.append(Batch(requests, Candidates(items(candidate_SB[step]), torch.arange(rows)), labels))
     return made

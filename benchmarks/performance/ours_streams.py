@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ours_dcnv2 import stepper
+from ours_dcnv2 import labels_of, stepper
 from torch.nn import functional as F
 from worker import Mode, serve
 
 import fullrank
-from fullrank.data.batch import Batch, Candidates, FeatureBlock, HistoryBatch, Labels, Requests
+from fullrank.data.batch import Batch, Candidates, FeatureBlock, HistoryBatch, Requests
 from fullrank.data.inputs import Field, HistoryInputs, Inputs, TaskInput
 from fullrank.kernels.pages import keep_freed_memory
 from fullrank.layers.gated_stream_block import GatedStreamBlock
@@ -72,14 +72,7 @@ def batches(sizes: dict[str, Any]) -> list[Batch]:
         past = HistoryBatch(block(int(offsets[-1]), sizes["items"], 50), offsets)
         own_B = torch.arange(rows)
         requests = Requests(block(rows, *[1000] * sizes["fields"]), (past,), own_B, own_B)
-        one_B = torch.ones(rows)
-        labels = Labels(
-            values_BK=(torch.rand(rows, 1, generator=draw) < 0.25).float(),
-            known_BK=torch.ones(rows, 1, dtype=torch.bool),
-            weight_B=one_B,
-            sample_rate_B=one_B,
-            propensity_B=one_B,
-        )
+        labels = labels_of((torch.rand(rows, generator=draw) < 0.25).float())
         made.append(Batch(requests, Candidates(block(rows, sizes["items"], 50), own_B), labels))
     return made
 
@@ -96,10 +89,7 @@ class Padded:
     def __call__(self, batch: Batch) -> Output:
         ranker = self.ranker
         front = ranker.front.encode_request(batch.requests)
-        width = ranker.config.embedding.width
-        stream = ranker.stream(
-            front.fields_RFD, [x_EW.unflatten(1, (-1, width)) for x_EW in front.events_EW], list(front.offsets)
-        )
+        stream = ranker.stream(front)
         own_BD = ranker.candidate(ranker.front.candidate_fields(batch.candidates).flatten(1))
         lengths_B, offsets = stream.streams.lengths, stream.streams.offsets
         B, S = len(lengths_B), int(lengths_B.max()) + 1

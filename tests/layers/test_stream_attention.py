@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fullrank.layers.rope import Rotation, rotate, swapped
+from fullrank.layers.rope import Rotation, swapped
 from fullrank.layers.stream_attention import (
     Streams,
     full_attention,
@@ -24,6 +24,23 @@ HEADS, WIDTH = 2, 4
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotate(x_Shd, positions_S):
+    """What `Rotation` does, by the formula, to heads cut in two."""
+    low, high = x_Shd.chunk(2, dim=-1)
+    half = low.shape[-1]
+    angles_S1d = positions_S.double()[:, None, None] * 10_000.0 ** -(torch.arange(half).double() / half)
+    cos, sin = angles_S1d.cos(), angles_S1d.sin()
+    return torch.cat([low * cos - high * sin, low * sin + high * cos], dim=-1)
+
+
+def turned(x_Shd, positions_S):
+    """The same by `Rotation`."""
+    one = torch.eye(HEADS * WIDTH, dtype=torch.float64)
+    rotation = Rotation.of(positions_S, HEADS * WIDTH, HEADS, torch.float64)
+    x_SD = x_Shd.flatten(1)
+    return rotation(x_SD, x_SD @ swapped(one, HEADS).T).unflatten(1, (HEADS, WIDTH))
 
 
 def streams_of(lengths):
@@ -132,15 +149,15 @@ def test_t7_only_differences_of_positions_matter():
     positions = torch.tensor([0, 0, 1, 2, 3, 9])
 
     def scores(shift):
-        return torch.einsum("qhd,khd->hqk", rotate(q, positions + shift), rotate(k, positions + shift))
+        return torch.einsum("qhd,khd->hqk", turned(q, positions + shift), turned(k, positions + shift))
 
     torch.testing.assert_close(scores(0), scores(1000), rtol=0, atol=1e-10)
-    assert torch.equal(rotate(q, positions)[:2], q[:2])
+    assert torch.equal(turned(q, positions)[:2], q[:2])
 
 
 def test_t7_whole_rows_are_turned_as_heads_are():
     x, weight = drawn(6, 5), drawn(HEADS * WIDTH, 5, seed=1)
     positions = torch.tensor([0, 0, 7, 2, 2, 900])
-    turned = Rotation.of(positions, HEADS * WIDTH, HEADS, x.dtype)(x @ weight.T, x @ swapped(weight, HEADS).T)
+    found = Rotation.of(positions, HEADS * WIDTH, HEADS, x.dtype)(x @ weight.T, x @ swapped(weight, HEADS).T)
     expected = rotate((x @ weight.T).unflatten(1, (HEADS, WIDTH)), positions).flatten(1)
-    torch.testing.assert_close(turned, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -55,7 +55,7 @@ def test_s1_hstu_candidates_reading_kept_keys_are_whole_streams():
     with torch.no_grad():
         found = ranker(batch).logits["click"]
         state = ranker.front.encode_request(batch.requests)
-        stream = ranker.stream(state.fields_RFD, [state.events_EW[0].unflatten(1, (-1, 4))], list(state.offsets))
+        stream = ranker.stream(state)
         candidate_BD = ranker.candidate(ranker.front.candidate_fields(batch.candidates).flatten(1))
         for b, r in enumerate(batch.candidates.request_of_row_B.tolist()):
             low, high = stream.streams.offsets[r : r + 2].tolist()
@@ -78,8 +78,7 @@ def test_onetrans_is_one_causal_transformer_that_loses_its_oldest_events(tails):
     with torch.no_grad():
         found = ranker(batch).logits["click"]
         state = ranker.front.encode_request(batch.requests)
-        events = [state.events_EW[0].unflatten(1, (-1, 4))]
-        stream = ranker.stream(state.fields_RFD[:, :0], events, list(state.offsets))
+        stream = ranker.stream(state)
         own_BFE = ranker.front.candidate_fields(batch.candidates)
         for b, r in enumerate(batch.candidates.request_of_row_B.tolist()):
             low, high = stream.streams.offsets[r : r + 2].tolist()

@@ -30,8 +30,7 @@ def test_a_row_is_one_stream_with_a_mask():
     with torch.no_grad():
         found = ranker(batch, taps=taps).logits["click"]
         state = ranker.front.encode_request(batch.requests)
-        events = [state.events_EW[0].unflatten(1, (-1, 4))]
-        stream = ranker.stream(state.fields_RFD, events, list(state.offsets))
+        stream = ranker.stream(state)
         candidate_BD = ranker.candidate(ranker.front.candidate_fields(batch.candidates).flatten(1))
         for b, r in enumerate(batch.candidates.request_of_row_B.tolist()):
             low, high = stream.streams.offsets[r : r + 2].tolist()
@@ -84,7 +83,7 @@ def test_every_position_learns_and_none_sees_its_own_outcome():
         events = replace(batch.requests.histories[0].events, numbers_nF=numbers)
         history = replace(batch.requests.histories[0], events=events)
         state = ranker.front.encode_request(replace(batch.requests, histories=(history,)))
-        stream = ranker.stream(state.fields_RFD, [state.events_EW[0].unflatten(1, (-1, 4))], list(state.offsets))
+        stream = ranker.stream(state)
         x = stream.x_ND
         low, high = stream.streams.offsets[:2].tolist()
         x = ranker.blocks[0](x[None, low:high], stream_mask(high - low, 2), stream.streams.positions_N[low:high])

@@ -60,6 +60,11 @@ class Transform:
                         "hashes; an event column holds one id. Give the history a key space with hashes = 1."
                     )
 
+    @property
+    def num_rows(self) -> dict[str, int]:
+        """Rows per key space: how large its tables are."""
+        return {name: id_map.num_rows for name, id_map in self.id_maps.items()}
+
     def normalise(self, records: pa.RecordBatch, origin: Origin, *, labels: bool = True) -> Normalised:
         """`normalise` with this transform's schema and hash key."""
         return normalise(self.schema, records, origin, hash_key=self.hash_key, labels=labels)

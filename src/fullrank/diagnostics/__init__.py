@@ -10,7 +10,7 @@ page              all of them on one page
 
 from fullrank.diagnostics.collapse import CollapseReport, collapse_report, linear_cka
 from fullrank.diagnostics.live import Probe
-from fullrank.diagnostics.points import PointRank, point_ranks
+from fullrank.diagnostics.points import PointRank, event_ranks, point_ranks
 from fullrank.diagnostics.spectrum import RankKind, effective_rank, information_abundance, rank_of, singular_values
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "RankKind",
     "collapse_report",
     "effective_rank",
+    "event_ranks",
     "information_abundance",
     "linear_cka",
     "point_ranks",

@@ -19,8 +19,8 @@ from fullrank.data.batch import Batch
 from fullrank.data.loader import Loader
 from fullrank.data.partitions import PreparedData
 from fullrank.diagnostics.live import sampled_tables
-from fullrank.diagnostics.points import EVENTS, PointRank, point_ranks
-from fullrank.diagnostics.spectrum import effective_rank, rank_of, singular_values
+from fullrank.diagnostics.points import EVENTS, PointRank, event_ranks, point_ranks
+from fullrank.diagnostics.spectrum import rank_of, singular_values
 from fullrank.rankers import Ranker, TokenFormer
 from fullrank.rankers.load import load_ranker
 from fullrank.training.run import Run
@@ -144,23 +144,14 @@ def linear_cka(x_BD: Tensor, y_BE: Tensor) -> float:
 
 
 def _histories(ranker: Ranker, batch: Batch, taps: dict[str, Tensor]) -> Iterator[HistoryRank]:
-    names = [name for name in taps if name.split(".")[0] == EVENTS and name != f"{EVENTS}.length"]
-    if not names or not isinstance(ranker, TokenFormer) or ranker.stream.fields is None:
+    if not isinstance(ranker, TokenFormer) or ranker.stream.fields is None:
         return
     without: dict[str, Tensor] = {}
     with _without_fields(ranker):
         ranker(batch, taps=without)
-    lengths = taps[f"{EVENTS}.length"].tolist()
-    known = [(row, length) for row, length in enumerate(lengths) if length >= 2]
-    if not known:
-        return
-    for name in names:
-        ranks = [
-            sum(float(effective_rank(found[name][row, :length])) for row, length in known) / len(known)
-            for found in (taps, without)
-        ]
-        most = sum(min(length, taps[name].shape[2]) for _, length in known) / len(known)
-        yield HistoryRank(point=name, with_fields=ranks[0], without_fields=ranks[1], most=most)
+    bare = event_ranks(without)
+    for name, (rank, most) in event_ranks(taps).items():
+        yield HistoryRank(point=name, with_fields=rank, without_fields=bare[name][0], most=most)
 
 
 @contextmanager

@@ -34,11 +34,11 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
     page.heading("Layers")
     show(page, DEPTH, report)
     show(page, POINTS, report)
-    if HISTORIES.there(report):
+    if report.histories:
         page.heading("Histories")
         show(page, HISTORIES, report)
     page.heading("During training")
-    if TRAINING.there(report):
+    if report.training:
         show(page, TRAINING, report)
     else:
         page.text("No probes were written. Train with --probe-every 200 to see how ranks move.")

@@ -3,9 +3,9 @@ side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fullrank.diagnostics.collapse import CollapseReport
 from fullrank.diagnostics.plots import plot_depth, plot_histories, plot_spectra, plot_training
@@ -19,50 +19,44 @@ COLUMNS = 3  # of pictures side by side
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """`there`: whether a report has what it shows."""
+    """`of`: what it shows of a report; where that is empty there is nothing to draw."""
 
-    name: str
     reading: str
-    draw: Callable[[CollapseReport, Axes], None]
-    there: Callable[[CollapseReport], bool]
+    of: Callable[[CollapseReport], Sequence[Any]]
+    draw: Callable[[Any, Axes], None]
 
 
 TABLES = Picture(
-    name="Tables",
     reading="Singular values of each table's rows. A line that falls at once belongs to a table that uses few of its "
     "directions: rows of few keys, or keys that were seen together. Try a narrower table, weight decay, or several "
     "sets of tables (RankUp).",
-    draw=lambda report, ax: plot_spectra(report.tables, ax),
-    there=lambda report: bool(report.tables),
+    of=lambda report: report.tables,
+    draw=plot_spectra,
 )
 DEPTH = Picture(
-    name="Depth",
     reading="Effective rank over depth. sample: the tokens of a row; centred: less what all rows have in common; "
     "token: one token over rows; flat: all tokens over rows. A saw that goes up at mixing and down at networks, ever "
     "less, is the damped oscillation that RankElastor describes: try gated networks. sample high and centred low: "
     "tokens differ by constants. The last layer may be low without harm, as its head reads few directions.",
-    draw=lambda report, ax: plot_depth(report.ranks, ("sample", "centred", "token", "flat"), ax),
-    there=lambda report: bool(report.ranks),
+    of=lambda report: report.ranks,
+    draw=plot_depth,
 )
 POINTS = Picture(
-    name="Layers",
     reading="Singular values of all tokens of a layer over rows, less their mean: early falls are narrow.",
-    draw=lambda report, ax: plot_spectra(report.points, ax),
-    there=lambda report: bool(report.points),
+    of=lambda report: report.points,
+    draw=plot_spectra,
 )
 HISTORIES = Picture(
-    name="Histories",
     reading="Effective rank of a row's event tokens through the layers. Where the line with fields lies below the one "
     "without, fields of few values drag the events down (collapse propagation): try fewer full layers.",
-    draw=lambda report, ax: plot_histories(report.histories, ax),
-    there=lambda report: bool(report.histories),
+    of=lambda report: report.histories,
+    draw=plot_histories,
 )
 TRAINING = Picture(
-    name="During training",
     reading="Effective rank of all tokens over rows, by step. A point that falls while others stay is where directions "
     "get lost: look at its learning rate and norm.",
-    draw=lambda report, ax: plot_training(report.training, "flat", ax),
-    there=lambda report: bool(report.training),
+    of=lambda report: report.training,
+    draw=plot_training,
 )
 PICTURES = (TABLES, DEPTH, POINTS, HISTORIES, TRAINING)
 
@@ -71,10 +65,11 @@ def show(page: HtmlPage, picture: Picture, report: CollapseReport) -> None:
     """One run's picture with its reading, if there is anything to be seen."""
     import matplotlib.pyplot as plt
 
-    if not picture.there(report):
+    shown = picture.of(report)
+    if not shown:
         return
     figure, ax = plt.subplots(figsize=(8, 3.6))
-    picture.draw(report, ax)
+    picture.draw(shown, ax)
     page.figure(figure, picture.reading)
 
 
@@ -83,7 +78,7 @@ def side_by_side(page: HtmlPage, reports: Mapping[str, CollapseReport]) -> None:
     import matplotlib.pyplot as plt
 
     for picture in PICTURES:
-        own = {name: report for name, report in reports.items() if picture.there(report)}
+        own = {name: shown for name, report in reports.items() if (shown := picture.of(report))}
         if not own:
             continue
         columns = min(COLUMNS, len(own))
@@ -91,8 +86,8 @@ def side_by_side(page: HtmlPage, reports: Mapping[str, CollapseReport]) -> None:
         figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.8 * rows), squeeze=False, sharey=True)
         for ax in axes.flat[len(own) :]:
             ax.set_visible(False)
-        for (name, report), ax in zip(own.items(), axes.flat, strict=False):
-            picture.draw(report, ax)
+        for (name, shown), ax in zip(own.items(), axes.flat, strict=False):
+            picture.draw(shown, ax)
             ax.set_title(name, fontsize=10)
         figure.tight_layout()
         page.figure(figure, picture.reading)

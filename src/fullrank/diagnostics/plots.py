@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fullrank.diagnostics.collapse import HistoryRank, Spectrum
-from fullrank.diagnostics.points import Form, PointRank
+from fullrank.diagnostics.points import FORMS, Form, PointRank
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,11 +31,11 @@ def plot_spectra(spectra: Sequence[Spectrum], ax: Axes) -> None:
     ax.legend(fontsize=7)
 
 
-def plot_depth(ranks: Sequence[PointRank], forms: Sequence[Form], ax: Axes) -> None:
+def plot_depth(ranks: Sequence[PointRank], ax: Axes) -> None:
     """The effective rank of every point in the order of the model, as a share of what it could be; a line a form, with
     the least and the most of its matrices."""
     points = list(dict.fromkeys(one.point for one in ranks))
-    for form in forms:
+    for form in FORMS:
         own = [one for one in ranks if one.form == form]
         if not own:
             continue
@@ -49,7 +49,7 @@ def plot_depth(ranks: Sequence[PointRank], forms: Sequence[Form], ax: Axes) -> N
     ax.legend(fontsize=8)
 
 
-def plot_training(lines: Sequence[dict[str, Any]], form: Form, ax: Axes) -> None:
+def plot_training(lines: Sequence[dict[str, Any]], ax: Axes, form: Form = "flat") -> None:
     """A point's effective rank over the steps of training, a line a point."""
     for point in dict.fromkeys(point for line in lines for point in line["ranks"]):
         own = [(line["step"], line["ranks"][point][form]) for line in lines if form in line["ranks"].get(point, {})]

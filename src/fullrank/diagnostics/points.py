@@ -64,6 +64,22 @@ def point_ranks(
     return found
 
 
+def event_ranks(taps: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """For each point of a stream's events (`events…`) the entropy rank of a row's event tokens, `[events, D]`, and what
+    it could be at most, both as means over the rows with at least two events; nothing if there are none."""
+    if f"{EVENTS}.length" not in taps:
+        return {}
+    lengths = taps[f"{EVENTS}.length"].tolist()
+    known = [(row, length) for row, length in enumerate(lengths) if length >= 2]
+    found = {}
+    for name, x_BLD in taps.items():
+        if known and name.split(".")[0] == EVENTS and name != f"{EVENTS}.length":
+            ranks = [float(effective_rank(x_BLD[row, :length])) for row, length in known]
+            most = [min(length, x_BLD.shape[2]) for _, length in known]
+            found[name] = sum(ranks) / len(known), sum(most) / len(known)
+    return found
+
+
 def _rank(point: str, form: Form, kind: RankKind, x_BTD: Tensor) -> PointRank:
     B, T, D = x_BTD.shape
     if B < 2 and form != "sample":

@@ -52,7 +52,14 @@ class MixedPart(KeysAndValues):
         self.lift, self.reduce = linear(width, expansion * width, True), linear(expansion * width, width, True)
 
     def queries(self, x: Tensor) -> Tensor:
+        """Of some tokens alone."""
         return self._cut(self.query(self.norm_in(x)))
+
+    def all_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the same tokens, normed once."""
+        normed = self.norm_in(x)
+        q, k, v = (self._cut(linear(normed)) for linear in (self.query, self.key, self.value))
+        return q, k, v
 
     def merge(self, x: Tensor, read: Tensor) -> Tensor:
         """X' of X and what its heads read, `[..., h, d]`."""

@@ -10,33 +10,18 @@ from torch import Tensor
 BASE = 10_000.0
 
 
-def rotate(x_Shd: Tensor, positions_S: Tensor, base: float = BASE) -> Tensor:
-    """Coordinates i and i + d / 2 of every head turned by the angle `position · base^(-2 i / d)`;
-    `[..., S, heads, d]` with positions `[..., S]`.
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Coordinates i and i + d / 2 of every head turned by the angle `position · base^(-2 i / d)`, for queries and keys
+    of many tokens and layers. The product of a turned query and a turned key depends on the difference of their
+    positions alone, so tokens at one position (all static ones at 0) are not told apart. Positions may be any numbers.
 
-    The product of a turned query and a turned key depends on the difference of their positions alone, so tokens at one
-    position (all static ones at 0) are not told apart. Positions may be any numbers; d must be even.
+    A turned vector is `x ⊙ cos + s(x) ⊙ sin`, s(x) = [-high ; low] of each head, and s(x W) = x s(W): so s is taken of
+    the weights (`swapped`), no vector is cut in two, and all that is left are products of whole rows; the angles of
+    each position are made once. `place_S`: which of the P positions each token has.
 
     Reference: Su et al., "RoFormer", 2021, arXiv:2104.09864, section 3.2 (here in halves, not in neighbours).
     """
-    low, high = x_Shd.chunk(2, dim=-1)
-    angles_Sd = _angles(positions_S, x_Shd.shape[-1], base)
-    cos, sin = (part.to(x_Shd.dtype).unsqueeze(-2) for part in (angles_Sd.cos(), angles_Sd.sin()))
-    return torch.cat([low * cos - high * sin, low * sin + high * cos], dim=-1)
-
-
-def _angles(positions_S: Tensor, width: int, base: float) -> Tensor:
-    half = width // 2
-    exponents_d = torch.arange(half, device=positions_S.device, dtype=torch.float64) / half
-    return positions_S.double().unsqueeze(-1) * base**-exponents_d
-
-
-@dataclass(frozen=True, eq=False)
-class Rotation:
-    """`rotate` for queries and keys of many tokens and layers: the angles of each position once, and no token's vector
-    cut in two. A turned vector is `x ⊙ cos + s(x) ⊙ sin`, s(x) = [-high ; low] of each head, and s(x W) = x s(W): so s
-    is taken of the weights (`swapped`), and all that is left are products of whole rows. `place_S`: which of the P
-    positions each token has."""
 
     cos_PD: Tensor
     sin_PD: Tensor
@@ -44,9 +29,11 @@ class Rotation:
 
     @staticmethod
     def of(positions_S: Tensor, width: int, heads: int, dtype: torch.dtype, base: float = BASE) -> Rotation:
-        """`width`: D."""
+        """`width`: D, of heads of even width."""
         positions_P, place_S = positions_S.unique(return_inverse=True)
-        angles_Pd = _angles(positions_P, width // heads, base)
+        half = width // heads // 2
+        exponents_d = torch.arange(half, device=positions_S.device, dtype=torch.float64) / half
+        angles_Pd = positions_P.double().unsqueeze(-1) * base**-exponents_d
         cos_PD, sin_PD = (part.to(dtype).repeat(1, 2 * heads) for part in (angles_Pd.cos(), angles_Pd.sin()))
         return Rotation(cos_PD, sin_PD, place_S)
 

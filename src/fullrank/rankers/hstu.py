@@ -85,8 +85,7 @@ class HSTU(Ranker):
 
     def encode_request(self, requests: Requests) -> HSTUState:
         front = self.front.encode_request(requests)
-        events = [x_EW.unflatten(1, (-1, self.config.embedding.width)) for x_EW in front.events_EW]
-        stream = self.stream(front.fields_RFD, events, list(front.offsets))
+        stream = self.stream(front)
         x_ND, keys, values = stream.x_ND, [], []
         for index, block in enumerate(self.blocks):
             assert isinstance(block, HSTUBlock)

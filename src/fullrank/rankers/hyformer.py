@@ -60,7 +60,7 @@ class HyFormerLayer(nn.Module):
         found = []
         for part, x_ND, own in zip(self.encoders, events, streams, strict=True):
             assert isinstance(part, MixedPart)
-            found.append(part.merge(x_ND, full_attention(part.queries(x_ND), *part.heads(x_ND), own)))
+            found.append(part.merge(x_ND, full_attention(*part.all_heads(x_ND), own)))
         return found
 
     def keys_and_values(self, events: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -100,9 +100,7 @@ class OneTrans(Ranker):
 
     def encode_request(self, requests: Requests) -> OneTransState:
         front = self.front.encode_request(requests)
-        width = self.config.embedding.width
-        events = [x_EW.unflatten(1, (-1, width)) for x_EW in front.events_EW]
-        stream = self.stream(front.fields_RFD[:, :0], events, list(front.offsets))
+        stream = self.stream(front)
         x_ND, streams = stream.x_ND, stream.streams
         keys, values, of_layers = [], [], []
         for part, tail in itertools.zip_longest(self.of_events, self.config.tails):
@@ -125,9 +123,9 @@ class OneTrans(Ranker):
         x_BTD = tap(taps, "tokens", self.features(flat_BW).x_BTD)
         for index, part in enumerate(self.of_features):
             assert isinstance(part, MixedPart)
-            k, v = part.heads(x_BTD)
+            q, k, v = part.all_heads(x_BTD)
             events = state.keys[index], state.values[index], state.streams[index]
-            read_BThd = target_attention(part.queries(x_BTD), k, v, *events, request_B)
+            read_BThd = target_attention(q, k, v, *events, request_B)
             x_BTD = tap(taps, f"layers.{index}", part.merge(x_BTD, read_BThd))
         pooled_BD = tap(taps, "pooled", x_BTD.mean(1))
         return Output(self.towers(pooled_BD), {}, taps if taps is not None else {})

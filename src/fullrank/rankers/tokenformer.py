@@ -128,9 +128,7 @@ class TokenFormer(Ranker):
 
     def encode_request(self, requests: Requests) -> TokenFormerState:
         front = self.front.encode_request(requests)
-        width = self.config.embedding.width
-        events = [x_EW.unflatten(1, (-1, width)) for x_EW in front.events_EW]
-        stream = self.stream(front.fields_RFD, events, list(front.offsets))
+        stream = self.stream(front)
         x_ND, streams, own = stream.x_ND, stream.streams, list(stream.event_tokens)
         makes_last = self.config.regime == "every" and self.training
         keys, values, of_layers, histories = [], [], [], []

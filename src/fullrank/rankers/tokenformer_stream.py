@@ -18,6 +18,7 @@ from fullrank.layers.gated_stream_block import StreamForm
 from fullrank.layers.jagged import segment_ids
 from fullrank.layers.linear import xavier_linear
 from fullrank.layers.stream_attention import Streams
+from fullrank.rankers.field_front import FieldState
 
 Regime = Literal["newest", "every"]
 
@@ -83,6 +84,7 @@ class StreamTokens(nn.Module):
     ) -> None:
         super().__init__()
         self.form: StreamForm = form
+        self.embedding_width = embedding_width
         self.outcomes = [list(outcome_places(history)) if regime == "every" else [] for history in histories]
         self.others = [
             [at for at in range(len(history.fields)) if at not in outcomes]
@@ -97,7 +99,9 @@ class StreamTokens(nn.Module):
         )
         self.separators_HD = nn.Parameter(torch.randn(len(histories) + 1, width) * 0.01)
 
-    def forward(self, fields_RFE: Tensor, events_EFE: list[Tensor], offsets: list[Tensor]) -> TokenStream:
+    def forward(self, front: FieldState) -> TokenStream:
+        fields_RFE, offsets = front.fields_RFD, front.offsets
+        events_EFE = [events_EW.unflatten(1, (-1, self.embedding_width)) for events_EW in front.events_EW]
         R, device = len(fields_RFE), fields_RFE.device
         static = 0 if self.fields is None else self.fields.num_tokens
         each = [2 if outcomes else 1 for outcomes in self.outcomes]  # tokens of an event

@@ -151,7 +151,7 @@ class _Stages:
             written = log.committed()
         finally:
             log.close()
-        parts = grown(ranker, state, _rows_of(self._transform(number)), self.record.train)
+        parts = grown(ranker, state, self._transform(number).num_rows, self.record.train)
         return advanced(state, replace(position, epoch_rows=num_rows, metrics_bytes=written), parts)
 
     def _measured(self, number: int, ranker: Ranker) -> Iterator[dict[str, Any]]:
@@ -200,7 +200,7 @@ class _Stages:
 
     def _built(self, number: int) -> Ranker:
         """The ranker with tables of the size they have after stage `number` (-1: the source's)."""
-        return self.config.build(self.record.inputs, _rows_of(self._transform(number)), self.record.seed)
+        return self.config.build(self.record.inputs, self._transform(number).num_rows, self.record.seed)
 
     def _transform(self, number: int) -> Transform:
         """What was fitted by stage `number` (-1: the source's, which may be of a later version, where the source was
@@ -276,7 +276,7 @@ def _created(path: Path, source: Run, data: PreparedData) -> Run:
         type_tag=record.type_tag,
         config=ranker_config(source),
         inputs=record.inputs,
-        num_rows=_rows_of(data.transform),
+        num_rows=data.transform.num_rows,
         seed=record.seed,
         schema=source.schema,
         transform=data.transform,
@@ -303,9 +303,6 @@ def _opened(path: Path, source: Run) -> Run:
         )
     return run
 
-
-def _rows_of(transform: Transform) -> dict[str, int]:
-    return {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
 
 
 def _day(time_min: int | None, has_clock: bool, partition: str) -> str:

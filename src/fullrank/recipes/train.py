@@ -87,14 +87,13 @@ def train_ranker(
     scores = scores_of(inputs.tasks) if has_valid else None
     check_watched(training, scores)  # before there is a folder that another try would have to match
     warmup_rows(training, data.num_rows("train"))
-    num_rows = {name: id_map.num_rows for name, id_map in transform.id_maps.items()}
-    ranker = config.build(inputs, num_rows, seed)
+    ranker = config.build(inputs, transform.num_rows, seed)
     run = Run.create(
         path,
         type_tag=ranker_name(ranker_class_of(config)),
         config=config,
         inputs=inputs,
-        num_rows=num_rows,
+        num_rows=transform.num_rows,
         seed=seed,
         schema=data.schema,
         transform=transform,
