@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "backbones")]
 
+import beside  # noqa: E402
 import claims  # noqa: E402
 import grid  # noqa: E402
 import page  # noqa: E402
@@ -135,6 +136,20 @@ def test_a_run_of_two_figures_is_one() -> None:
 
 def test_the_page_is_that_of_the_stored_lines() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.rendered(), "run: python benchmarks/backbones/page.py"
+
+
+@pytest.mark.parametrize("system", beside.SYSTEMS)
+def test_the_pages_of_systems_have_the_stored_figures(system: str) -> None:
+    text = (page.SYSTEMS / f"{system}.md").read_text(encoding="utf-8")
+    assert text == page.with_figures(text, system), "run: python benchmarks/backbones/page.py"
+
+
+def test_a_table_of_a_system_has_differences_of_what_was_run(tmp_path: Path) -> None:
+    data = "movielens-1m"
+    auc = {("full, glu", "ffn", data): [0.81, 0.82], ("permute, gelu", "ffn", data): [0.80, 0.811]}
+    first, second, *_ = beside.rows(stored(tmp_path, auc), "rankelastor")
+    assert first["MovieLens-1M"].startswith("+0.0095 [") and first["MovieLens-1M"].endswith("better, 2 seeds")
+    assert second["MovieLens-1M"] == first["simulated"] == "not run"
 
 
 def test_e7_configurations_have_the_published_sizes() -> None:

@@ -64,20 +64,25 @@ def as_good(lines: Lines, data: str, found: PairedDifference) -> dict[str, Any]:
     return {"verdict": verdict.get(found.verdict, "not run"), "threshold": "interval not below 0", **flops}
 
 
+def by_lot(lines: Lines, data: str, figure: str, baseline: str) -> tuple[PairedDifference, int, float]:
+    """The mean over permutations less the baseline, how many there are, and the spread of their means over seeds."""
+    names = [name for name in lines.recipes(data, figure) if name.startswith("permuted") or name == "bare"]
+    of_each = [lines.values(data, name, figure, "auc") for name in names]
+    base = lines.values(data, baseline, figure, "auc")
+    seeds = sorted(set(base).intersection(*of_each))
+    found = paired({seed: fmean(values[seed] for values in of_each) for seed in seeds}, base)
+    spread = stdev(fmean(values[seed] for seed in seeds) for values in of_each) if seeds else math.nan
+    return found, len(names), spread
+
+
 def of_permutations(lines: Lines) -> Iterator[dict[str, Any]]:
     """U8: the gain of fields by lot beside the spread of its permutations."""
     data = "movielens-1m"
     for system, figure, baseline in (("RankMixer", "tokens", "chunk"), ("RankUp", "parts", "in order")):
-        names = [name for name in lines.recipes(data, figure) if name.startswith("permuted") or name == "bare"]
-        of_each = [lines.values(data, name, figure, "auc") for name in names]
-        base = lines.values(data, baseline, figure, "auc")
-        seeds = sorted(set(base).intersection(*of_each))
-        by_lot = {seed: fmean(values[seed] for values in of_each) for seed in seeds}
-        found = paired(by_lot, base)
+        found, permutations, spread = by_lot(lines, data, figure, baseline)
         line = told("U8", data, f"{system}: fields by lot above {baseline}, by more than permutations differ", found)
         if found.n >= 2:
-            spread = stdev(fmean(values[seed] for seed in seeds) for values in of_each)
-            line |= {"permutations": len(names), "sd_of_permutations": round(spread, 5)}
+            line |= {"permutations": permutations, "sd_of_permutations": round(spread, 5)}
             if line["verdict"] == "shown" and found.mean <= spread:
                 line["verdict"] = "not shown"
         yield line | {"threshold": "interval above 0, mean above the spread of permutations"}

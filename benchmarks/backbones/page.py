@@ -1,8 +1,8 @@
-"""Make docs/backbones.md and its pictures of what the grid and the claims stored.
+"""Make docs/backbones.md, its pictures, and the tables of docs/systems of what the grid and the claims stored.
 
     python benchmarks/backbones/page.py
 
-A test makes the page again and fails where it says otherwise.
+A test makes the pages again and fails where one says otherwise.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import beside
 from stored import Lines, in_words, plus_minus
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +24,8 @@ from render import table  # in the folder above
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "backbones.md"
+SYSTEMS = ROOT / "docs" / "systems"
+BEGIN, END = "<!-- made by benchmarks/backbones/page.py -->", "<!-- end -->"  # what is between is made anew
 CLAIMS = ROOT / "benchmarks" / "results" / "backbone_claims.json"
 DEPTH_ON, DEEP = "movielens-1m", ("rankmixer", "rankelastor")  # what the figure of depths is of
 HEAD = """# Backbones compared
@@ -62,10 +66,11 @@ def ran(lines: Lines, figure: str, data: str) -> bool:
     return any(lines.of(data, recipe, figure) for recipe in lines.recipes(data, figure))
 
 
-def last_rank(line: dict[str, Any]) -> str:
-    """Of the last layer of a mixer of tokens."""
-    found = [ranks["sample"] for name, ranks in line["ranks"].items() if name.endswith(".ffn")]
-    return f"{found[-1][0] / found[-1][1]:.2f}" if found else ""
+def last_rank(own: list[dict[str, Any]]) -> str:
+    """Of the last layer of a mixer of tokens, the mean over seeds."""
+    of_layers = [[ranks["sample"] for name, ranks in one["ranks"].items() if name.endswith(".ffn")] for one in own]
+    shares = [found[-1][0] / found[-1][1] for found in of_layers if found]
+    return f"{fmean(shares):.2f}" if shares else ""
 
 
 def of_recipe(lines: Lines, data: str, figure: str, recipe: str) -> dict[str, str]:
@@ -80,7 +85,7 @@ def of_recipe(lines: Lines, data: str, figure: str, recipe: str) -> dict[str, st
         row[name.replace("auc", "AUC").replace("_", " ")] = plus_minus(lines.spread(data, recipe, figure, name))
     if data == "simulated":
         row["gap"] = plus_minus(lines.spread(data, recipe, figure, "gap"), 3)
-    return row | {"rows/s": f"{sum(one['rows_a_second'] for one in own) / len(own):,.0f}", "rank": last_rank(own[0])}
+    return row | {"rows/s": f"{sum(one['rows_a_second'] for one in own) / len(own):,.0f}", "rank": last_rank(own)}
 
 
 def effects(lines: Lines, data: str, figure: str, kind: str) -> str:
@@ -142,6 +147,17 @@ def rendered(lines: Lines | None = None) -> str:
         "`benchmarks/backbones/published.py` has both configurations."
     )
     return "\n\n".join([HEAD.rstrip(), spent, *claims(), *sections(lines), not_run]) + "\n"
+
+
+def with_figures(text: str, system: str, lines: Lines | None = None) -> str:
+    """The page of a system with its table as it should be."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    lines = lines or Lines()
+    there = [one for one in PICTURES if system in one.systems and one.there(lines)]
+    parts = [table(beside.rows(lines, system)), beside.NOTE]
+    made = "\n\n".join([*parts, *(f"![{one.says}](../figures/{one.file})" for one in there)])
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def _depth(lines: Lines) -> Any:
@@ -206,9 +222,10 @@ def _events(lines: Lines) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """`there`: whether enough was run to draw it."""
+    """`there`: whether enough was run to draw it. `systems`: whose pages show it, too."""
 
     figure: str
+    systems: tuple[str, ...]
     says: str
     file: str
     draw: Callable[[Lines], Any]
@@ -218,6 +235,7 @@ class Picture:
 PICTURES = (
     Picture(
         figure="depth",
+        systems=(),
         says="AUC and log-loss by parameters and FLOPs",
         file="backbones_depth.svg",
         draw=_depth,
@@ -225,6 +243,7 @@ PICTURES = (
     ),
     Picture(
         figure="depth",
+        systems=DEEP,
         says="Effective rank over the layers of eight",
         file="backbones_ranks.svg",
         draw=_trajectories,
@@ -232,6 +251,7 @@ PICTURES = (
     ),
     Picture(
         figure="streams",
+        systems=("tokenformer",),
         says="Effective rank of event tokens over layers",
         file="backbones_events.svg",
         draw=_events,
@@ -253,6 +273,9 @@ def main() -> None:
 
     lines = Lines()
     PAGE.write_text(rendered(lines), encoding="utf-8")
+    for system in beside.SYSTEMS:
+        page = SYSTEMS / f"{system}.md"
+        page.write_text(with_figures(page.read_text(encoding="utf-8"), system, lines), encoding="utf-8")
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "fullrank"  # the same numbers, the same file
     for one in PICTURES:

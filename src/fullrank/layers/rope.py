@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,8 +39,13 @@ class Rotation:
         return Rotation(cos_PD, sin_PD, place_S)
 
     def __call__(self, x_SD: Tensor, swapped_SD: Tensor) -> Tensor:
-        cos_SD, sin_SD = (part.to(x_SD.dtype)[self.place_S] for part in (self.cos_PD, self.sin_PD))
+        cos_SD, sin_SD = (part.to(x_SD.dtype) for part in self._of_tokens)
         return x_SD * cos_SD + swapped_SD * sin_SD
+
+    @cached_property
+    def _of_tokens(self) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of every token: once for all layers."""
+        return self.cos_PD[self.place_S], self.sin_PD[self.place_S]
 
 
 def swapped(weight_DE: Tensor, heads: int) -> Tensor:

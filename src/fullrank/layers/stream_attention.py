@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fullrank.layers.jagged import segment_ids
@@ -33,20 +36,42 @@ def stream_mask(tokens: int, static: int, window: int | None = None, device: tor
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Streams of nearly one length: `token_nS`, the tokens of each, its last one again behind its end. `real`: which of
-    these n · S are no repetition (None: all)."""
+    """Streams of nearly one length: `token_nS`, the tokens of each, its last one again behind its end."""
 
     stream_n: Tensor
     token_nS: Tensor
-    real: Tensor | None
 
-    def take(self, x_N: Tensor) -> Tensor:
-        """`[N, ...] -> [n, S, ...]`. (Rows one by one: the gradient of an index of two axes is slow.)"""
-        return x_N.index_select(0, self.token_nS.flatten()).unflatten(0, self.token_nS.shape)
 
-    def of_real(self, y: Tensor) -> Tensor:
-        """Of `[n · S, ...]` those of real tokens."""
-        return y if self.real is None else y.index_select(0, self.real)
+class _InGroups(Function):
+    """Rows of tokens in the order of groups, `[N, ...] -> [P, ...]`. What stands behind the end of a stream is seen by
+    nobody, so no gradient comes from there, and the way back is a selection, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x_N: Tensor, token_P: Tensor, place_N: Tensor) -> Tensor:
+        ctx.save_for_backward(place_N)
+        return x_N.index_select(0, token_P)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_P: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # torch: any outputs
+        (place_N,) = ctx.saved_tensors
+        return g_P.index_select(0, place_N), None, None
+
+
+class _Back(Function):
+    """The other way, `[P, ...] -> [N, ...]`."""
+
+    @staticmethod
+    def forward(ctx: Any, y_P: Tensor, place_N: Tensor) -> Tensor:
+        ctx.save_for_backward(place_N)
+        ctx.num = len(y_P)
+        return y_P.index_select(0, place_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_N: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch: any outputs
+        (place_N,) = ctx.saved_tensors
+        return g_N.new_zeros(ctx.num, *g_N.shape[1:]).index_copy_(0, place_N, g_N), None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +105,32 @@ class Streams:
             stream_n = order[start:end]
             place_S = torch.arange(known[end - 1], device=self.offsets.device)
             last_n1 = lengths[start:end, None] - 1
-            token_nS = self.offsets[stream_n, None] + torch.minimum(place_S, last_n1)
-            real = None
-            if known[start] < known[end - 1]:
-                (real,) = (place_S <= last_n1).flatten().nonzero(as_tuple=True)
-            found.append(Group(stream_n, token_nS, real))
+            found.append(Group(stream_n, self.offsets[stream_n, None] + torch.minimum(place_S, last_n1)))
             start = end
         return found
 
     @cached_property
-    def back_N(self) -> Tensor:
-        """Where each token is among the real ones of all groups, one group after another."""
-        tokens = torch.cat([group.of_real(group.token_nS.flatten()) for group in self.groups])
-        return torch.empty_like(tokens).index_copy(0, tokens, torch.arange(len(tokens), device=tokens.device))
+    def token_P(self) -> Tensor:
+        """Of all groups, one after another."""
+        return torch.cat([group.token_nS.flatten() for group in self.groups])
+
+    @cached_property
+    def place_N(self) -> Tensor:
+        """Where each token is among `token_P`."""
+        places = torch.arange(len(self.token_P), device=self.offsets.device)
+        # a stream's last token is repeated behind it: of its places the first
+        return torch.full_like(self.positions_N, len(places)).scatter_reduce(0, self.token_P, places, "amin")
+
+    def in_groups(self, x_N: Tensor) -> list[Tensor]:
+        """`[N, ...]` as `[n, S, ...]` of each group. Nothing may be learned from what stands behind a stream's end."""
+        x_P: Any = _InGroups.apply(x_N, self.token_P, self.place_N)
+        parts = x_P.split([group.token_nS.numel() for group in self.groups])
+        return [part.unflatten(0, group.token_nS.shape) for part, group in zip(parts, self.groups, strict=True)]
+
+    def back(self, of_groups: list[Tensor]) -> Tensor:
+        """The other way; what stands behind a stream's end is dropped."""
+        y_N: Any = _Back.apply(torch.cat([part.flatten(0, 1) for part in of_groups]), self.place_N)
+        return y_N
 
     def blocks(self, window: int) -> tuple[Tensor, Tensor]:
         """Every stream cut in blocks of w: the tokens of each, `[blocks, w]`, and of it and the block before it,
@@ -127,11 +165,8 @@ def by_groups(
     ones stands behind them: where no real token looks, if attention is causal."""
     if not streams.num_tokens:
         return v_Nhd
-    made = []
-    for group in streams.groups:
-        y_nhSd = attend(*(group.take(x).transpose(1, 2) for x in (q_Nhd, k_Nhd, v_Nhd)))
-        made.append(group.of_real(y_nhSd.transpose(1, 2).flatten(0, 1)))
-    return torch.cat(made).index_select(0, streams.back_N)
+    parts = zip(*(streams.in_groups(x) for x in (q_Nhd, k_Nhd, v_Nhd)), strict=True)
+    return streams.back([attend(*(x.transpose(1, 2) for x in part)).transpose(1, 2) for part in parts])
 
 
 def full_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams) -> Tensor:
@@ -176,14 +211,14 @@ def tail_attention(q_Mhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams
         return v_Nhd[:0]
     alone = streams.newest_alone(tail)[1]
     made, places = [], []
-    for group in streams.groups:
+    for group, *both in zip(streams.groups, streams.in_groups(k_Nhd), streams.in_groups(v_Nhd), strict=True):
         S = group.token_nS.shape[1]
         query_nQ = alone.newest(min(tail, S))[group.stream_n]
         behind_Q = torch.arange(-query_nQ.shape[1], 0, device=query_nQ.device)
         place_nQ = (streams.lengths[group.stream_n, None] + behind_Q).clamp_min(0)
         # what stands behind the end of a shorter stream is behind each of its queries, too; no row is left empty
         seen_nQS = torch.arange(S, device=query_nQ.device) <= place_nQ[:, :, None]
-        k, v = (group.take(x).transpose(1, 2) for x in (k_Nhd, v_Nhd))
+        k, v = (part.transpose(1, 2) for part in both)
         y_nhQd = F.scaled_dot_product_attention(_taken(q_Mhd, query_nQ), k, v, attn_mask=seen_nQS[:, None])
         (there,) = (query_nQ >= 0).flatten().nonzero(as_tuple=True)
         made.append(y_nhQd.transpose(1, 2).flatten(0, 1).index_select(0, there))

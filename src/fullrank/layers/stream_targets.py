@@ -73,61 +73,72 @@ def _read(
     slot_B[order_B] = torch.arange(len(order_B), device=order_B.device) - first_R[stream_of_B[order_B]]
     place_R = torch.empty_like(num_R)
     made, rows = [], []
-    for stream_n, token_nS in _batches(streams, num_R, window):
+    for stream_n, behind_nS, keys, values in _batches(keys_Nhd, values_Nhd, streams, num_R, window):
         place_R.fill_(-1)[stream_n] = torch.arange(len(stream_n), device=order_B.device)
         place_B = place_R[stream_of_B]
         (row_b,) = (place_B >= 0).nonzero(as_tuple=True)
-        behind_nS = torch.where(token_nS < 0, -1, streams.offsets[1:][stream_n, None] - token_nS)
         of_rows = None if own is None else (own[0].index_select(0, row_b), own[1].index_select(0, row_b))
         q_bThd, at = q_BThd.index_select(0, row_b), (place_B[row_b], slot_B[row_b])
         most = int(num_R[stream_n].max())
-        made.append(_of_group(q_bThd, of_rows, keys_Nhd, values_Nhd, token_nS.clamp_min(0), behind_nS, at, most, weigh))
+        made.append(_of_group(q_bThd, of_rows, keys, values, behind_nS, at, most, weigh))
         rows.append(row_b)
     return torch.cat(made).index_select(0, torch.cat(rows).argsort()) if made else torch.zeros_like(q_BThd)
 
 
-def _batches(streams: Streams, num_R: Tensor, window: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    keys_Nhd: Tensor, values_Nhd: Tensor, streams: Streams, num_R: Tensor, window: int | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The streams that have candidates, those of nearly as many tokens and of less than twice as many candidates
-    together, and the tokens that are read of each (-1: none)."""
-    tokens = streams.num_tokens
-    if window is not None and tokens:
-        every = torch.arange(len(num_R), device=num_R.device)
-        groups = [(every, streams.newest(min(window - 1, int(streams.lengths.max()))))]
-    else:
-        groups = [(one.stream_n, _up_to(one.token_nS, streams.lengths[one.stream_n])) for one in streams.groups]
-        (empty_n,) = (streams.lengths == 0).nonzero(as_tuple=True)
-        groups.append((empty_n, empty_n.new_zeros(len(empty_n), 0)))
-    for stream_n, token_nS in groups:
+    together; how far behind the stream's end each token stands that is read of it (-1: none), its keys and values."""
+    for stream_n, behind_nS, keys, values in _groups(keys_Nhd, values_Nhd, streams, window):
         num_n = num_R[stream_n]
         size_n = torch.where(num_n > 0, num_n.double().log2().floor(), -1.0)
-        for size in size_n.unique().tolist():
-            if size >= 0:
+        sizes = size_n.unique().tolist()
+        for size in sizes:
+            if size >= 0 and len(sizes) == 1:
+                yield stream_n, behind_nS, keys, values
+            elif size >= 0:
                 (some,) = (size_n == size).nonzero(as_tuple=True)
-                yield stream_n[some], token_nS[some]
+                yield stream_n[some], behind_nS[some], keys.index_select(0, some), values.index_select(0, some)
 
 
-def _up_to(token_nS: Tensor, lengths_n: Tensor) -> Tensor:
-    """-1 behind the end of a stream."""
-    there = torch.arange(token_nS.shape[1], device=token_nS.device) < lengths_n[:, None]
-    return torch.where(there, token_nS, -1)
+def _groups(
+    keys_Nhd: Tensor, values_Nhd: Tensor, streams: Streams, window: int | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """As `_batches`, for all streams; keys and values `[n, S, h, d]`."""
+    ends_R = streams.offsets[1:]
+    if window is not None and streams.num_tokens:
+        token_RS = streams.newest(min(window - 1, int(streams.lengths.max())))
+        flat = token_RS.clamp_min(0).flatten()
+        keys, values = (x.index_select(0, flat).unflatten(0, token_RS.shape) for x in (keys_Nhd, values_Nhd))
+        every = torch.arange(len(ends_R), device=ends_R.device)
+        yield every, torch.where(token_RS < 0, -1, ends_R[:, None] - token_RS), keys, values
+        return
+    (empty_n,) = (streams.lengths == 0).nonzero(as_tuple=True)
+    nothing = keys_Nhd.new_zeros(len(empty_n), 0, *keys_Nhd.shape[1:])
+    yield empty_n, empty_n.new_zeros(len(empty_n), 0), nothing, nothing
+    if streams.num_tokens:
+        parts = streams.in_groups(keys_Nhd), streams.in_groups(values_Nhd)
+        for group, keys, values in zip(streams.groups, *parts, strict=True):
+            place_S = torch.arange(group.token_nS.shape[1], device=ends_R.device)
+            behind_nS = streams.lengths[group.stream_n, None] - place_S
+            yield group.stream_n, torch.where(behind_nS > 0, behind_nS, -1), keys, values
 
 
 def _of_group(
     q_bThd: Tensor,
     own: tuple[Tensor, Tensor] | None,
-    keys_Nhd: Tensor,
-    values_Nhd: Tensor,
-    token_nS: Tensor,
+    keys_nShd: Tensor,
+    values_nShd: Tensor,
     behind_nS: Tensor,
     at: tuple[Tensor, Tensor],
     most: int,
     weigh: Weigh,
 ) -> Tensor:
     """Some candidates, `at` (stream, slot) of a group's n streams with `most` slots each."""
-    n, S = token_nS.shape
+    n, S = behind_nS.shape
     T, h, d = q_bThd.shape[1:]
-    flat = token_nS.flatten()
-    keys, values = (x.index_select(0, flat).unflatten(0, (n, S)).transpose(1, 2) for x in (keys_Nhd, values_Nhd))
+    keys, values = keys_nShd.transpose(1, 2), values_nShd.transpose(1, 2)
     q_nQThd = q_bThd.new_zeros(n, most, T, h, d).index_put(at, q_bThd)
     scores_nQThS = q_nQThd.flatten(1, 2).transpose(1, 2) @ keys.transpose(2, 3)
     scores_bThS = scores_nQThS.transpose(1, 2).unflatten(1, (most, T))[at]

@@ -18,7 +18,7 @@ from fullrank.layers.stream_attention import Streams
 from fullrank.layers.stream_targets import target_attention
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
-from fullrank.rankers.tokenformer_stream import EventToken, StreamTokens
+from fullrank.rankers.stream_tokens import EventToken, StreamTokens
 
 
 @dataclass(frozen=True)

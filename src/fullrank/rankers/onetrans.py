@@ -23,7 +23,7 @@ from fullrank.layers.stream_attention import Streams, tail_attention
 from fullrank.layers.stream_targets import target_attention
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
-from fullrank.rankers.tokenformer_stream import StreamTokens
+from fullrank.rankers.stream_tokens import StreamTokens
 
 
 @dataclass(frozen=True)

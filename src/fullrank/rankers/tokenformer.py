@@ -21,7 +21,7 @@ from fullrank.layers.stream_attention import Streams, full_attention, window_att
 from fullrank.layers.stream_targets import target_attention
 from fullrank.rankers.base import Output, Ranker, Taps, TaskTowers, check_choice, seeded, tap
 from fullrank.rankers.field_front import EmbeddingConfig, FieldFront
-from fullrank.rankers.tokenformer_stream import EventToken, Regime, StreamTokens
+from fullrank.rankers.stream_tokens import EventToken, Regime, StreamTokens
 
 
 @dataclass(frozen=True)
