@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fullrank.layers.rope import Rotation, swapped
+from fullrank.layers.rope import Rotation
 from fullrank.layers.stream_attention import (
     Streams,
     full_attention,
@@ -37,10 +37,8 @@ def rotate(x_Shd, positions_S):
 
 def turned(x_Shd, positions_S):
     """The same by `Rotation`."""
-    one = torch.eye(HEADS * WIDTH, dtype=torch.float64)
     rotation = Rotation.of(positions_S, HEADS * WIDTH, HEADS, torch.float64)
-    x_SD = x_Shd.flatten(1)
-    return rotation(x_SD, x_SD @ swapped(one, HEADS).T).unflatten(1, (HEADS, WIDTH))
+    return rotation(x_Shd.flatten(1).repeat(1, 3)).unflatten(1, (3, HEADS, WIDTH))[:, 0]
 
 
 def streams_of(lengths):
@@ -155,9 +153,10 @@ def test_t7_only_differences_of_positions_matter():
     assert torch.equal(turned(q, positions)[:2], q[:2])
 
 
-def test_t7_whole_rows_are_turned_as_heads_are():
-    x, weight = drawn(6, 5), drawn(HEADS * WIDTH, 5, seed=1)
+def test_t7_queries_and_keys_of_whole_rows_are_turned_and_values_are_not():
+    made = drawn(6, 3 * HEADS * WIDTH)
     positions = torch.tensor([0, 0, 7, 2, 2, 900])
-    found = Rotation.of(positions, HEADS * WIDTH, HEADS, x.dtype)(x @ weight.T, x @ swapped(weight, HEADS).T)
-    expected = rotate((x @ weight.T).unflatten(1, (HEADS, WIDTH)), positions).flatten(1)
+    found = Rotation.of(positions, HEADS * WIDTH, HEADS, made.dtype)(made).unflatten(1, (3, HEADS, WIDTH))
+    q, k, v = made.unflatten(1, (3, HEADS, WIDTH)).unbind(1)
+    expected = torch.stack([rotate(q, positions), rotate(k, positions), v], dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fullrank.kernels.rms_norm import gated_rms_norm
+from fullrank.kernels.swiglu import swiglu
 from fullrank.layers.linear import xavier_linear
 from fullrank.layers.norm import RMSNorm
-from fullrank.layers.rope import Rotation, swapped
+from fullrank.layers.rope import Rotation
 
 StreamForm = Literal["paper", "unirank"]
 EPS = 1e-6
@@ -54,27 +56,31 @@ class GatedStreamBlock(nn.Module):
         self.reduce = xavier_linear(expansion * width, width, bias=not paper)
 
     def heads(self, x_ND: Tensor, turned: Rotation) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values, `[..., N, h, d]` each, and what the attention's output is multiplied by."""
-        normed_ND, turns = self.norm_in(x_ND), self.form == "paper"
-        weights = [self.query.weight, self.key.weight, self.value.weight]
-        weights += [swapped(weight, self.num_heads) for weight in weights[:2]] if turns else []
-        made_NW = F.linear(normed_ND, torch.cat(weights))  # one product instead of several narrow ones
-        q, k, v, *other = made_NW.chunk(len(weights), dim=-1)
-        q, k = (turned(q, other[0]), turned(k, other[1])) if turns else (q, k)
-        gate_ND = None if self.gate is None else torch.sigmoid(self.gate(normed_ND))
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in (q, k, v))
+        """Queries, keys and values, `[..., N, h, d]` each, and the gate before its sigmoid."""
+        normed_ND = self.norm_in(x_ND)
+        weights = torch.cat([self.query.weight, self.key.weight, self.value.weight])
+        made_NW = F.linear(normed_ND, weights)  # one product instead of three narrow ones
+        made_NW = turned(made_NW) if self.form == "paper" else made_NW
+        gate_ND = None if self.gate is None else self.gate(normed_ND)
+        q, k, v = made_NW.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         return q, k, v, gate_ND
 
     def merge(self, x_ND: Tensor, read_Nhd: Tensor, gate_ND: Tensor | None) -> Tensor:
         """X' of X and what its heads read."""
         read_ND = read_Nhd.flatten(-2)
         read_ND = read_ND if self.out is None else self.out(read_ND)
-        i_ND = x_ND + (read_ND if gate_ND is None else gate_ND * read_ND)
+        if gate_ND is not None and isinstance(self.norm_feed, RMSNorm):
+            i_ND, normed_ND = gated_rms_norm(x_ND, gate_ND, read_ND, self.norm_feed.weight, EPS)
+        else:
+            i_ND = x_ND + (read_ND if gate_ND is None else torch.sigmoid(gate_ND) * read_ND)
+            normed_ND = self.norm_feed(i_ND)
         both = [self.lift, self.side]
         bias = None if self.lift.bias is None else torch.cat([linear.bias for linear in both])
-        lifted, side = F.linear(self.norm_feed(i_ND), torch.cat([x.weight for x in both]), bias).chunk(2, dim=-1)
-        lifted = F.silu(lifted) if self.form == "paper" else F.gelu(lifted)
-        return i_ND + self.reduce(lifted * side)
+        made_NW = F.linear(normed_ND, torch.cat([x.weight for x in both]), bias)
+        if self.form == "paper":
+            return i_ND + self.reduce(swiglu(made_NW))
+        lifted, side = made_NW.chunk(2, dim=-1)
+        return i_ND + self.reduce(F.gelu(lifted) * side)
 
     def rotation(self, positions_N: Tensor, like: Tensor) -> Rotation:
         """What turns the heads of this block, and of all of its sizes."""

@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from fullrank.kernels.rms_norm import rms_norm
 
 NormPlacement = Literal["post", "pre"]
 
@@ -44,5 +45,4 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float() if x.dtype == torch.bfloat16 else x
-        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight
+        return rms_norm(x, self.weight, self.eps)

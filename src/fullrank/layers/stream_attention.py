@@ -17,6 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fullrank.kernels.stream_attention import attends_in_place, stream_attention
 from fullrank.layers.jagged import segment_ids
 
 SLACK = 1.25  # of a group: its longest stream over its shortest
@@ -171,6 +172,8 @@ def by_groups(
 
 def full_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Streams) -> Tensor:
     """Every token sees itself and those before it in its stream; `[N, h, d]`. Cost `2 S² d` a head and stream."""
+    if attends_in_place(q_Nhd, k_Nhd, v_Nhd):
+        return stream_attention(q_Nhd, k_Nhd, v_Nhd, streams.offsets, None)
     return by_groups(q_Nhd, k_Nhd, v_Nhd, streams, _causal)
 
 
@@ -186,6 +189,8 @@ def window_attention(q_Nhd: Tensor, k_Nhd: Tensor, v_Nhd: Tensor, streams: Strea
     """
     if not streams.num_tokens:
         return v_Nhd
+    if attends_in_place(q_Nhd, k_Nhd, v_Nhd):
+        return stream_attention(q_Nhd, k_Nhd, v_Nhd, streams.offsets, window)
     window = min(window, int(streams.lengths.max()))
     query_bw, key_bK = streams.blocks(window)
     place_w = torch.arange(window, device=query_bw.device)[:, None] + window

@@ -11,6 +11,7 @@ is stored in it is rounded to nearest, ties to even.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any
@@ -67,11 +68,53 @@ class Vector:
         root = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return Vector(self.builder, self.builder.call(root, [self.value]))
 
+    def exp(self) -> Vector:
+        return Vector(self.builder, exponential(self.builder, self.value))
+
+    def sum(self) -> Vector:
+        """The sum of all (in a fixed order) at every place."""
+        vector = self.value.type
+        kind = ir.FunctionType(NUMBER, [NUMBER, vector])
+        name = f"llvm.vector.reduce.fadd.v{vector.count}f32"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        whole = self.builder.call(function, [NUMBER(0.0), self.value], fastmath=("reassoc",))
+        return Vector(self.builder, _spread(self.builder, whole, vector))
+
     def zero_unless_above(self, other: Vector, low: float) -> Vector:
         """Itself where `other` > `low` or is NaN, elsewhere 0."""
         floor, zero = (ir.Constant(self.value.type, [number] * self.value.type.count) for number in (low, 0.0))
         above = self.builder.fcmp_unordered(">", other.value, floor)
         return Vector(self.builder, self.builder.select(above, self.value, zero))
+
+
+def exponential(builder: Any, a: Any) -> Any:
+    """`e^a` of some float32 to two units of the last place, 0 below -87, cut at 88: 2^(nearest integer), by its bits,
+    times a Taylor polynomial of the rest. NaN stays NaN."""
+    vector = a.type
+    words = ir.VectorType(WORD, vector.count)
+
+    def all_of(number: float) -> ir.Constant:
+        return ir.Constant(vector, [number] * vector.count)
+
+    def call(name: str, *arguments: Any) -> Any:
+        kind = ir.FunctionType(vector, [vector] * len(arguments))
+        name = f"llvm.{name}.v{vector.count}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+    none = builder.fcmp_unordered("uno", a, a)
+    low = builder.fcmp_unordered("<", a, all_of(-87.0))
+    high = builder.fcmp_ordered(">", a, all_of(88.0))
+    at = builder.select(low, all_of(0.0), builder.select(high, all_of(88.0), a))
+    whole = call("rint", builder.fmul(at, all_of(1 / math.log(2.0))))
+    first = 0.693359375  # ln 2 in two parts: the product with the first is exact
+    rest = call("fma", whole, all_of(-first), at)
+    rest = call("fma", whole, all_of(first - math.log(2.0)), rest)
+    power = all_of(1 / math.factorial(7))
+    for n in range(6, -1, -1):
+        power = call("fma", power, rest, all_of(1 / math.factorial(n)))
+    exponent = builder.shl(builder.fptosi(whole, words), ir.Constant(words, [23] * vector.count))
+    power = builder.bitcast(builder.add(builder.bitcast(power, words), exponent), vector)
+    return builder.select(none, a, builder.select(low, all_of(0.0), power))
 
 
 def on_vectors(arrays: int, writes: tuple[int, ...]) -> Callable[[Callable[..., tuple[Vector, ...]]], Any]:

@@ -7,7 +7,6 @@ are the first of the pair) as an int32 view: Numba knows no bf16. Rounding to bf
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -15,7 +14,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from fullrank.kernels.cpu.compiled import intrinsic
+from fullrank.kernels.cpu.compiled import exponential, intrinsic
 
 LANES = 16
 
@@ -160,6 +159,32 @@ def spread(_: Any, number: Any) -> Any:
 
 
 @intrinsic
+def number(_: Any, array: Any, place: Any) -> Any:
+    """`array[place]`, of bf16, too."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place = arguments
+        one = _loaded(context, builder, signature.args[0], array, place, 1)
+        return builder.extract_element(one, ir.IntType(32)(0))
+
+    return types.float32(array, types.int64), codegen
+
+
+@intrinsic
+def put(_: Any, array: Any, place: Any, value: Any) -> Any:
+    """`array[place] = value`, in bf16, too."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (kind, *_), (array, place, value) = signature.args, arguments
+        if kind.dtype == types.int16:
+            value = builder.bitcast(builder.fptrunc(value, _Bf16()), ir.IntType(16))
+        builder.store(value, address(context, builder, value.type, kind, array, place))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.float32), codegen
+
+
+@intrinsic
 def total(_: Any, value: Any) -> Any:
     """The sum of the sixteen, by halves (a fixed order)."""
 
@@ -216,27 +241,10 @@ def select_above(_: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
 
 @intrinsic
 def exp(_: Any, a: Any) -> Any:
-    """`e^a` to two units of the last place, 0 below -87, cut at 88: 2^(nearest integer), by its bits, times a Taylor
-    polynomial of the rest."""
+    """`exponential`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def all_of(number: float) -> ir.Constant:
-            return ir.Constant(_F32, [number] * LANES)
-
-        (a,) = arguments
-        low = builder.fcmp_ordered("<", a, all_of(-87.0))
-        a = builder.select(builder.fcmp_ordered(">", a, all_of(88.0)), all_of(88.0), a)
-        a = builder.select(low, all_of(0.0), a)
-        whole = _call(builder, "rint", builder.fmul(a, all_of(1 / math.log(2.0))))
-        high = 0.693359375  # ln 2 in two parts: the product with the first is exact
-        rest = _call(builder, "fma", whole, all_of(-high), a)
-        rest = _call(builder, "fma", whole, all_of(high - math.log(2.0)), rest)
-        power = all_of(1 / math.factorial(7))
-        for n in range(6, -1, -1):
-            power = _call(builder, "fma", power, rest, all_of(1 / math.factorial(n)))
-        exponent = builder.shl(builder.fptosi(whole, _I32), ir.Constant(_I32, [23] * LANES))
-        power = builder.bitcast(builder.add(builder.bitcast(power, _I32), exponent), _F32)
-        return builder.select(low, all_of(0.0), power)
+        return exponential(builder, arguments[0])
 
     return _vector(a), codegen
 
