@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,3 +89,17 @@ def test_what_is_refused():
         effective_rank(torch.tensor([[1.0, 2, 3], [4, float("nan"), 6]]))
     with pytest.raises(ValueError, match="Did you mean 'entropy'"):
         effective_rank(torch.ones(2, 2), "entropie")  # pyright: ignore[reportArgumentType]  # it is refused
+    with pytest.raises(ValueError, match=r"One vector is x.unsqueeze\(0\)"):
+        effective_rank(torch.ones(3))
+    with pytest.raises(TypeError, match=r"got numpy.ndarray: try torch.as_tensor\(x\)"):
+        effective_rank(np.ones((2, 2)))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"real numbers, got torch\.complex64"):
+        effective_rank(1j * torch.eye(2))
+    with pytest.raises(ValueError, match="none below 0"):
+        rank_of(torch.tensor([1.0, -1.0]))
+
+
+@pytest.mark.parametrize("scale", [1e308, 1e-308])
+def test_ranks_do_not_go_by_scale(scale):
+    for kind in ("entropy", "stable", "abundance"):
+        assert float(effective_rank(torch.eye(3).double() * scale, kind)) == pytest.approx(3)

@@ -16,6 +16,7 @@ from fullrank.commands.arguments import OptionalPath, table, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.diagnostics.collapse import CollapseReport, collapse_report
 from fullrank.diagnostics.pictures import side_by_side
+from fullrank.diagnostics.points import judged
 from fullrank.evaluation.html_page import HtmlPage
 from fullrank.evaluation.paired import PairedDifference
 from fullrank.rankers import ranker_named
@@ -94,10 +95,11 @@ def _compare(options: Any, command: str) -> int:
     if differences:
         print(f"\nAgainst {found.recipes[0]}, pairs of one seed:\n{table(DIFFERENCES, differences, words=3)}")
     write_csv(found, options.out / "comparison.csv")
-    result = as_json(found)
+    reports = reports_of(found, data)
+    result = as_json(found, reports)
     for path in {options.out / "comparison.json", options.json} - {None}:
         write_json(path, result)
-    print(f"\nPage: {write_page(found, command, options.out / 'index.html', reports_of(found, data))}")
+    print(f"\nPage: {write_page(found, command, options.out / 'index.html', reports)}")
     return 0
 
 
@@ -124,9 +126,10 @@ def tables(found: Comparison) -> tuple[list[str], list[list[str]], list[list[str
     return ["task", "recipe", "seeds", *(f"{metric} ± sd" for metric in metrics)], values, differences
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
-    """All of it: every run's metrics, and the summaries."""
-    return asdict(found) | {"summaries": [asdict(summary) for summary in found.summaries()]}
+def as_json(found: Comparison, reports: Mapping[str, CollapseReport]) -> dict[str, Any]:
+    """All of it: every run's metrics, the summaries, and ranks by recipe."""
+    summaries = [asdict(summary) for summary in found.summaries()]
+    return asdict(found) | {"summaries": summaries, "ranks": {name: own.numbers for name, own in reports.items()}}
 
 
 def reports_of(found: Comparison, data: PreparedData) -> dict[str, CollapseReport]:
@@ -169,10 +172,22 @@ def write_page(found: Comparison, command: str, path: Path, reports: Mapping[str
         f"Of each recipe the run of seed {found.seeds[0]}, on rows of the split valid (train where there is none). "
         "Ranks say where models differ, metrics which is better."
     )
+    if reports:
+        page.table(["recipe", "tables under a tenth", "layers under a tenth", "last layer"], _ranks(reports))
     side_by_side(page, reports)
     page.heading("To repeat it")
     page.code(command)
     return page.write(path)
+
+
+def _ranks(reports: Mapping[str, CollapseReport]) -> list[list[str]]:
+    """What is under a tenth of the rank it could have (see `fullrank diagnose`), and the rank behind the last layer."""
+    rows = []
+    for name, report in reports.items():
+        low = [", ".join(one.name for one in report.low_tables), ", ".join(one.point for one in report.low_points)]
+        last = judged(report.ranks)[-1:]
+        rows.append([name, *(names or "none" for names in low), *(f"{one.mean:.1f} of {one.most}" for one in last)])
+    return [row + ["–"] * (4 - len(row)) for row in rows]
 
 
 def _value(summaries: list[Summary], recipe: str, task: str, metric: str) -> str:

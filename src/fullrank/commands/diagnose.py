@@ -12,7 +12,7 @@ import tyro
 from fullrank.commands.arguments import OptionalPath, call, write_json
 from fullrank.data.partitions import PreparedData
 from fullrank.diagnostics.collapse import collapse_report
-from fullrank.diagnostics.page import LOW, write_diagnosis
+from fullrank.diagnostics.page import write_diagnosis
 from fullrank.training.run import Run
 
 
@@ -38,7 +38,7 @@ def diagnose(
         rows: how many of them.
         out: the page; RUN/diagnosis.html if not given.
         json: where to write what the page says for programs: `run`, `data`, `split`, `rows`, `tables`, `points`
-            (spectra), `ranks`, `similar`, `histories`, `training`.
+            (spectra), `untrained`, `on_disk`, `ranks`, `low` (names), `similar`, `histories`, `training`.
     """
     opened = Run.open(run)
     found = collapse_report(opened, PreparedData.open(data), split, rows)
@@ -46,6 +46,6 @@ def diagnose(
     told = {"run": run, "data": data, "split": found.split, "rows": found.rows, "training": list(found.training)}
     for name in ("tables", "points", "ranks", "similar", "histories"):
         told[name] = [asdict(one) for one in getattr(found, name)]
-    write_json(json, told)
-    low = [one.name for one in found.tables if one.share < LOW]
-    print(f"Diagnosis: {page}" + (f"; tables that use little of their space: {', '.join(low)}" if low else ""))
+    low = [f"table {one.name}" for one in found.low_tables] + [f"layer {one.point}" for one in found.low_points]
+    write_json(json, told | {"untrained": found.untrained, "on_disk": found.on_disk, "low": low})
+    print(f"Diagnosis: {page}" + (f"; little of its space uses: {', '.join(low)}" if low else ""))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fullrank.diagnostics.collapse import CollapseReport, Spectrum
+from fullrank.diagnostics.collapse import LOW, CollapseReport, Spectrum
 from fullrank.diagnostics.pictures import DEPTH, HISTORIES, POINTS, TABLES, TRAINING, show
+from fullrank.diagnostics.points import FORMS
 from fullrank.evaluation.html_page import HtmlPage
-
-LOW = 0.1  # of what a rank could be: named
 
 
 def write_diagnosis(report: CollapseReport, path: Path) -> Path:
@@ -23,7 +22,10 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
     _low(page, report)
     page.heading("Tables")
     show(page, TABLES, report)
-    page.table(["table", "rows read", "abundance", "entropy rank", "of"], [_line(one) for one in report.tables])
+    page.table(["table", "trained rows read", "abundance", "entropy rank", "of"], [_line(one) for one in report.tables])
+    for names, why in ((report.untrained, "No row was trained of"), (report.on_disk, "On disk, and not looked at")):
+        if names:
+            page.text(f"{why}: {', '.join(names)}.")
     if report.similar:
         page.text(
             "Tables of one key space, compared: cosines of a key's rows near 1, or CKA near 1, say that the second "
@@ -33,28 +35,37 @@ def write_diagnosis(report: CollapseReport, path: Path) -> Path:
         page.table(["key space", "table", "and", "cosine", "CKA"], rows, words=3)
     page.heading("Layers")
     show(page, DEPTH, report)
+    page.table(["layer", *FORMS], _ranks(report))
     show(page, POINTS, report)
     if report.histories:
         page.heading("Histories")
         show(page, HISTORIES, report)
+        page.text(f"Of {report.histories[0].rows:,} rows with at least two events.")
     page.heading("During training")
     if report.training:
         show(page, TRAINING, report)
     else:
-        page.text("No probes were written. Train with --probe-every 200 to see how ranks move.")
+        page.text("No probes were written: with fullrank train --probe-every 200 this shows how ranks move.")
     return page.write(path)
 
 
 def _low(page: HtmlPage, report: CollapseReport) -> None:
     page.heading("What uses little of its space?")
-    tables = [one for one in report.tables if one.share < LOW]
-    points = [one for one in report.ranks if one.form == "flat" and one.share < LOW]
-    if not tables and not points:
-        page.text(f"No table and no layer uses less than {LOW:.0%} of its directions.")
-        return
-    rows = [[f"table {one.name}", f"{one.abundance:.1f}", str(one.most)] for one in tables]
-    rows += [[f"layer {one.point}", f"{one.mean:.1f}", str(one.most)] for one in points]
-    page.table([f"under {LOW:.0%}", "directions used", "of"], rows)
+    page.text(
+        "What has less than a tenth of the rank that it could have, from 1 to the most: tables by information "
+        "abundance, layers by the entropy rank of a token over rows."
+    )
+    rows = [[f"table {one.name}", f"{one.abundance:.2f}", str(one.most)] for one in report.low_tables]
+    rows += [[f"layer {one.point}", f"{one.mean:.2f}", str(one.most)] for one in report.low_points]
+    page.table([f"under {LOW:.0%}", "rank", "of"], rows or [["none", "", ""]])
+
+
+def _ranks(report: CollapseReport) -> list[list[str]]:
+    """Of every point, in each form, the rank and what it could be."""
+    by_point: dict[str, dict[str, str]] = {}
+    for one in report.ranks:
+        by_point.setdefault(one.point, {})[one.form] = f"{one.mean:.1f} of {one.most}"
+    return [[point, *(forms.get(form, "") for form in FORMS)] for point, forms in by_point.items()]
 
 
 def _line(one: Spectrum) -> list[str]:

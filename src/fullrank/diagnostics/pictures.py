@@ -27,28 +27,31 @@ class Picture:
 
 
 TABLES = Picture(
-    reading="Singular values of each table's rows. A line that falls at once belongs to a table that uses few of its "
-    "directions: rows of few keys, or keys that were seen together. Try a narrower table, weight decay, or several "
-    "sets of tables (RankUp).",
+    reading="Singular values of each table's rows (nothing subtracted), of tables that use least first. A line that "
+    "falls at once belongs to a table that uses few of its directions: rows of few keys, or keys that were seen "
+    "together. Try a narrower table, weight decay, or several sets of tables (RankUp).",
     of=lambda report: report.tables,
     draw=plot_spectra,
 )
 DEPTH = Picture(
-    reading="Effective rank over depth. sample: the tokens of a row; centred: less what all rows have in common; "
-    "token: one token over rows; flat: all tokens over rows. A saw that goes up at mixing and down at networks, ever "
-    "less, is the damped oscillation that RankElastor describes: try gated networks. sample high and centred low: "
-    "tokens differ by constants. The last layer may be low without harm, as its head reads few directions.",
+    reading="Effective rank over depth, in the model's order. sample: the tokens of a row; centred: "
+    "less what all rows have in common; token: one token over rows; flat: all tokens side by side over rows (all that "
+    "there is where a point is one vector). A saw in sample that goes up at mixing and down at networks, ever less, is "
+    "the damped oscillation that RankElastor describes: try gated networks. sample high and centred low: tokens differ "
+    "by constants. The last layer may be low without harm, as its head reads few directions.",
     of=lambda report: report.ranks,
     draw=plot_depth,
 )
 POINTS = Picture(
-    reading="Singular values of all tokens of a layer over rows, less their mean: early falls are narrow.",
+    reading="Singular values of all tokens of a layer side by side, over rows and less their mean. A line that falls "
+    "early belongs to a layer that tells rows apart by few directions: try a wider one before it, or a gate.",
     of=lambda report: report.points,
     draw=plot_spectra,
 )
 HISTORIES = Picture(
-    reading="Effective rank of a row's event tokens through the layers. Where the line with fields lies below the one "
-    "without, fields of few values drag the events down (collapse propagation): try fewer full layers.",
+    reading="Effective rank of a row's event tokens before the first layer (events) and behind each (events.0 is the "
+    "first), the mean over rows of at least two events. Where the line with fields lies below the one without, fields "
+    "of few values drag the events down (collapse propagation): try fewer full layers.",
     of=lambda report: report.histories,
     draw=plot_histories,
 )

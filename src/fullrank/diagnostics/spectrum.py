@@ -20,13 +20,21 @@ def singular_values(x: Tensor) -> Tensor:
     """`[..., N, D] -> [..., K]`, descending, float64.
 
     Square roots of the eigenvalues of the smaller Gram matrix (X Xᵀ or Xᵀ X) in double precision: hundreds of tokens'
-    matrices at once cost what their products cost. Values below 1e-8 of the largest are beyond it and count as 0, as
-    they do in all four ranks.
+    matrices at once cost what their products cost. Values below 1.5e-8 √K of the largest are beyond it and count as 0,
+    as they do in all four ranks.
 
-    Raises: ValueError for less than two axes, an empty matrix, or numbers that are not finite.
+    Raises: ValueError for less than two axes, an empty matrix, or numbers that are not finite; TypeError for anything
+    but a dense tensor of real numbers.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"Expected a tensor, got {type(x).__module__}.{type(x).__qualname__}: try torch.as_tensor(x).")
+    if x.is_complex() or x.layout != torch.strided:
+        raise TypeError(f"Expected a dense tensor of real numbers, got {x.dtype}, {x.layout}.")
     if x.dim() < 2 or not x.shape[-1] or not x.shape[-2]:
-        raise ValueError(f"Expected a matrix [..., rows, columns] with at least one of each, got {tuple(x.shape)}.")
+        raise ValueError(
+            f"Expected a matrix [..., rows, columns] with at least one of each, got {tuple(x.shape)}."
+            + (" One vector is x.unsqueeze(0)." if x.dim() == 1 else "")
+        )
     x = x.detach().double()
     if not x.isfinite().all():
         raise ValueError(f"Expected finite numbers, got {int((~x.isfinite()).sum())} that are not, of {x.numel()}.")
@@ -44,6 +52,10 @@ def rank_of(values: Tensor, kind: RankKind = "entropy") -> Tensor:
         near = did_you_mean(kind, get_args(RankKind))
         raise ValueError(f"Expected a rank of kind {get_args(RankKind)}, got {kind!r}.{near}")
     values = values.double()
+    if not values.shape[-1:].numel() or not bool((values >= 0).all()):
+        raise ValueError(f"Expected singular values, none below 0, got {values.tolist() if values.dim() else values}.")
+    largest = values.amax(-1)
+    values = values / torch.where(largest > 0, largest, 1).unsqueeze(-1)  # squares of huge numbers would not be doubles
     largest, total = values.amax(-1), values.sum(-1)
     none = total == 0
     if kind == "stable":

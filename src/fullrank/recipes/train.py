@@ -68,8 +68,10 @@ def train_ranker(
         warm_from: take first weights from this run where keys and names match (see `warm_start`); what was taken is
             kept in `warm_start.json`.
         probe_every: steps between two looks at the effective ranks of the model's points and tables, on some rows of
-            the valid split (of the train split if there is none); 0: none (see `Probe`).
+            the valid split (of the train split if there is none), the first after one step; 0: none (see `Probe`).
     """
+    if probe_every < 0:
+        raise ValueError(f"Expected probe_every to be a number of steps, or 0 for none, got {probe_every}.")
     inputs = Inputs.of(data.schema, last_n=last_n, exclude=exclude)
     if not isinstance(objective, MultiTask):
         objective = (objective or ObjectiveConfig()).build(inputs.tasks)
