@@ -250,7 +250,7 @@ def test_sixty_four_rows_with_random_labels_are_learnt_by_heart(config):
         for _ in range(100):
             dense.zero_grad()
             loss = F.binary_cross_entropy_with_logits(logits_of(ranker(batch)), labels_BK)
-            if loss < 0.01:
+            if loss < 0.03:
                 break
             loss.backward()
             dense.step()
