@@ -54,7 +54,7 @@ POINTWISE = {
 
 
 @pytest.mark.parametrize("dtype", NEAR)
-@pytest.mark.parametrize("width", [3, 24, 64, 256])
+@pytest.mark.parametrize("width", [3, 48])
 @pytest.mark.parametrize("name", POINTWISE)
 def test_compiled_bodies_give_what_torch_gives(name, width, dtype):
     function, used = POINTWISE[name]
@@ -72,7 +72,7 @@ def test_compiled_bodies_give_what_torch_gives(name, width, dtype):
 
 
 @pytest.mark.parametrize("dtype", NEAR)
-@pytest.mark.parametrize("half", [1, 6, 32])
+@pytest.mark.parametrize("half", [1, 6])
 def test_turned_heads_are_what_torch_gives_and_the_rest_stays(half, dtype):
     x = drawn(9, 2, 5 * 2 * half + 3, dtype=dtype)
     angles = torch.randn(4, half, generator=torch.Generator().manual_seed(1))
