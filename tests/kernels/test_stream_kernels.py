@@ -196,3 +196,16 @@ def test_who_attends_in_place():
     with bodies("reference"):
         assert not attends_in_place(*[torch.zeros(4, 2, 8)] * 3)
     assert not attends_in_place(*[torch.zeros(4, 2, 8)] * 3)  # little work stays with torch
+
+
+def test_sums_of_parts_are_those_of_one():
+    x, weight = drawn(6_000, 24), drawn(24, seed=1)  # enough for compiled bodies and for several parts
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(results_of(lambda x, w: rms_norm(x, w, 1e-6), x, weight)[-1])
+    finally:
+        torch.set_num_threads(before)
+    near(*found, 1e-5)

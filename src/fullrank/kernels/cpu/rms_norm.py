@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.kernels.cpu.compiled import Vector, compiled, elements, on_vectors
+from fullrank.kernels.cpu.compiled import Vector, compiled, elements, inlined, on_vectors
 from fullrank.kernels.parts import even_cuts, in_parts
 
 GRAIN = 1024  # rows a thread
@@ -18,21 +18,20 @@ GRAIN = 1024  # rows a thread
 def norm_forward(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """`rms_norm`, float32."""
     out = torch.empty_like(x, dtype=torch.float32)
-    _run(_forward, x, [elements(part) for part in (x, weight_D, out)], eps)
+    _run(_forward, x, (x, weight_D, out), eps)
     return out
 
 
 def norm_backward(g: Tensor, x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The gradients of x and of the weight."""
     dx = torch.empty_like(x)
-    sums = _run(_backward, x, [elements(part) for part in (g, x, weight_D, dx)], eps)
-    return dx, torch.from_numpy(np.sum(sums, axis=0))
+    return dx, _run(_backward, x, (g, x, weight_D, dx), eps)
 
 
 def gated_forward(x: Tensor, gate: Tensor, read: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`gated_rms_norm`."""
     i, normed = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
-    _run(_gated_forward, x, [elements(part) for part in (x, gate, read, weight_D, i, normed)], eps)
+    _run(_gated_forward, x, (x, gate, read, weight_D, i, normed), eps)
     return i, normed
 
 
@@ -41,22 +40,37 @@ def gated_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, gate, read and the weight."""
     dx, dgate, dread = (torch.empty_like(i) for _ in range(3))
-    arrays = [elements(part) for part in (g_i, g_normed, gate, read, i, weight_D, dx, dgate, dread)]
-    sums = _run(_gated_backward, i, arrays, eps)
-    return dx, dgate, dread, torch.from_numpy(np.sum(sums, axis=0))
+    of_weight_D = _run(_gated_backward, i, (g_i, g_normed, gate, read, i, weight_D, dx, dgate, dread), eps)
+    return dx, dgate, dread, of_weight_D
 
 
-def _run(body: Any, rows: Tensor, arrays: list[np.ndarray], eps: float) -> list[Any]:
-    """`body` of the width, for all rows; what the parts returned."""
+def _run(body: Any, rows: Tensor, tensors: tuple[Tensor, ...], eps: float) -> Tensor:
+    """`body` of the width, for all rows; the sum of what its parts added up, `[D]`.
+
+    Parts write their sums into memory that is given: an array that a cached body of one width returns is lost where
+    one of another width was loaded before it (Numba: both have one name).
+    """
     width = rows.shape[-1]
     cuts = even_cuts(rows.numel() // width, GRAIN)
-    return in_parts(body(width), cuts, *arrays, np.float32(1 / width), np.float32(eps), np.float32(1))
+    sums_PD = np.zeros((len(cuts) - 1, width), np.float32)
+    numbers = (np.float32(1 / width), np.float32(eps), np.float32(1))
+    in_parts(body(width), cuts, *map(elements, tensors), sums_PD.reshape(-1), np.array(cuts), *numbers)
+    return torch.from_numpy(sums_PD.sum(0))
+
+
+@inlined
+def _part(cuts, low):
+    """Which part begins there."""
+    part = 0
+    while cuts[part] < low:
+        part += 1
+    return part
 
 
 @cache
 def _forward(width: int) -> Any:
     @compiled
-    def body(low, high, x, weight, out, share, eps, one):
+    def body(low, high, x, weight, out, sums, cuts, share, eps, one):
         for i in range(low * width, high * width, width):
             _norm(x, i, weight, 0, out, i, share, eps, one, width)
 
@@ -66,11 +80,10 @@ def _forward(width: int) -> Any:
 @cache
 def _backward(width: int) -> Any:
     @compiled
-    def body(low, high, g, x, weight, dx, share, eps, one):
-        sums = np.zeros(width, np.float32)
+    def body(low, high, g, x, weight, dx, sums, cuts, share, eps, one):
+        own = _part(cuts, low) * width
         for i in range(low * width, high * width, width):
-            _norm_back(g, i, x, i, weight, 0, dx, i, sums, 0, share, eps, one, width)
-        return sums
+            _norm_back(g, i, x, i, weight, 0, dx, i, sums, own, share, eps, one, width)
 
     return body
 
@@ -78,7 +91,7 @@ def _backward(width: int) -> Any:
 @cache
 def _gated_forward(width: int) -> Any:
     @compiled
-    def body(low, high, x, gate, read, weight, out, normed, share, eps, one):
+    def body(low, high, x, gate, read, weight, out, normed, sums, cuts, share, eps, one):
         for i in range(low * width, high * width, width):
             _gated(x, i, gate, i, read, i, weight, 0, out, i, normed, i, share, eps, one, width)
 
@@ -88,14 +101,13 @@ def _gated_forward(width: int) -> Any:
 @cache
 def _gated_backward(width: int) -> Any:
     @compiled
-    def body(low, high, g, g_normed, gate, read, x, weight, dx, dgate, dread, share, eps, one):
-        sums = np.zeros(width, np.float32)
+    def body(low, high, g, g_normed, gate, read, x, weight, dx, dgate, dread, sums, cuts, share, eps, one):
+        own = _part(cuts, low) * width
         for i in range(low * width, high * width, width):
             _gated_back(
-                g, i, g_normed, i, gate, i, read, i, x, i, weight, 0, dx, i, dgate, i, dread, i, sums, 0,
+                g, i, g_normed, i, gate, i, read, i, x, i, weight, 0, dx, i, dgate, i, dread, i, sums, own,
                 share, eps, one, width,
             )  # fmt: skip
-        return sums
 
     return body
 
