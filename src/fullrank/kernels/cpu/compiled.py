@@ -68,8 +68,11 @@ class Vector:
         root = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return Vector(self.builder, self.builder.call(root, [self.value]))
 
-    def exp(self) -> Vector:
-        return Vector(self.builder, exponential(self.builder, self.value))
+    def sigmoid(self) -> Vector:
+        """1 / (1 + e^-x)."""
+        one = ir.Constant(self.value.type, [1.0] * self.value.type.count)
+        below = self.builder.fadd(one, exponential(self.builder, self.builder.fneg(self.value)))
+        return Vector(self.builder, self.builder.fdiv(one, below))
 
     def sum(self) -> Vector:
         """The sum of all (in a fixed order) at every place."""

@@ -130,7 +130,7 @@ def _gated(
     x: Vector, gate: Vector, read: Vector, weight: Vector, out: Vector, normed: Vector,
     share: Vector, eps: Vector, one: Vector,
 ) -> tuple[Vector, ...]:  # fmt: skip
-    x = x + _sigmoid(gate, one) * read
+    x = x + gate.sigmoid() * read
     return x, x * _scale(x, share, eps, one) * weight
 
 
@@ -140,13 +140,9 @@ def _gated_back(
     dx: Vector, dgate: Vector, dread: Vector, sums: Vector, share: Vector, eps: Vector, one: Vector,
 ) -> tuple[Vector, ...]:  # fmt: skip
     own, of_weight = _slope(g_normed, x, weight, share, eps, one)
-    own, opened = own + g, _sigmoid(gate, one)
+    own, opened = own + g, gate.sigmoid()
     dread = own * opened
     return own, dread * read * (one - opened), dread, sums + of_weight
-
-
-def _sigmoid(x: Vector, one: Vector) -> Vector:
-    return one / (one + (one - one - x).exp())
 
 
 def _scale(x: Vector, share: Vector, eps: Vector, one: Vector) -> Vector:
