@@ -76,18 +76,21 @@ class Vector:
 
     def sum(self) -> Vector:
         """The sum of all (in a fixed order) at every place."""
-        vector = self.value.type
-        kind = ir.FunctionType(NUMBER, [NUMBER, vector])
-        name = f"llvm.vector.reduce.fadd.v{vector.count}f32"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        whole = self.builder.call(function, [NUMBER(0.0), self.value], fastmath=("reassoc",))
-        return Vector(self.builder, _spread(self.builder, whole, vector))
+        return Vector(self.builder, _spread(self.builder, summed(self.builder, self.value), self.value.type))
 
     def zero_unless_above(self, other: Vector, low: float) -> Vector:
         """Itself where `other` > `low` or is NaN, elsewhere 0."""
         floor, zero = (ir.Constant(self.value.type, [number] * self.value.type.count) for number in (low, 0.0))
         above = self.builder.fcmp_unordered(">", other.value, floor)
         return Vector(self.builder, self.builder.select(above, self.value, zero))
+
+
+def summed(builder: Any, value: Any, begin: Any = None) -> Any:
+    """`begin` (0 if not given) and the sum of a vector's float32, by halves (a fixed order)."""
+    kind = ir.FunctionType(NUMBER, [NUMBER, value.type])
+    name = f"llvm.vector.reduce.fadd.v{value.type.count}f32"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [NUMBER(0.0) if begin is None else begin, value], fastmath=("reassoc",))
 
 
 def exponential(builder: Any, a: Any) -> Any:
@@ -193,9 +196,7 @@ def sum_of_squares(_: Any, array: Any, place: Any, count: Any) -> Any:
         vector = ir.VectorType(NUMBER, count.literal_value)
         address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]])
         value = _load(builder, address, array, vector)
-        kind = ir.FunctionType(NUMBER, [NUMBER, vector])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{vector.count}f32")
-        return builder.call(function, [NUMBER(0.0), builder.fmul(value, value)], fastmath=("reassoc",))
+        return summed(builder, builder.fmul(value, value))
 
     return types.float32(array, types.int64, count), codegen
 

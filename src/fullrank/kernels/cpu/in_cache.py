@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fullrank.kernels.cpu.compiled import intrinsic
+from fullrank.kernels.cpu.compiled import intrinsic, summed
 
 LANES = 16  # a compiler splits these where the processor's vectors are shorter
 FUSED = ("contract",)
@@ -173,10 +173,7 @@ def dot(_: Any, a: Any, i: Any, b: Any, j: Any, N: Any) -> Any:
                 _load(context, builder, kinds[n], arguments[n], builder.add(arguments[n + 1], PLACE(at)), vector)
                 for n in (0, 2)
             )
-            kind = ir.FunctionType(FLOAT, [FLOAT, vector])
-            name = f"llvm.vector.reduce.fadd.v{vector.count}f32"
-            reduce = cgutils.get_or_insert_function(builder.module, kind, name)
-            total = builder.call(reduce, [total, builder.fmul(x, y)], fastmath=("reassoc",))
+            total = summed(builder, builder.fmul(x, y), total)
         return total
 
     return types.float32(a, types.int64, b, types.int64, N), codegen

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from fullrank.kernels.cpu.compiled import exponential, intrinsic
+from fullrank.kernels.cpu.compiled import exponential, intrinsic, summed
 
 LANES = 16
 
@@ -189,10 +189,7 @@ def total(_: Any, value: Any) -> Any:
     """The sum of the sixteen, by halves (a fixed order)."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = ir.FloatType()
-        kind = ir.FunctionType(number, [number, _F32])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")
-        return builder.call(function, [number(0.0), arguments[0]], fastmath=("reassoc",))
+        return summed(builder, arguments[0])
 
     return types.float32(value), codegen
 
