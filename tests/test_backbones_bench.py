@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "backbones")
 import beside  # noqa: E402
 import claims  # noqa: E402
 import grid  # noqa: E402
+import oscillation  # noqa: E402
 import page  # noqa: E402
 import published  # noqa: E402
 import smoke  # noqa: E402
@@ -166,3 +167,27 @@ def test_the_smoke_has_a_line_a_recipe(tmp_path: Path) -> None:
     line = next(smoke.lines("criteo", tmp_path))
     assert (line["set"], line["recipe"], line["task"]) == ("criteo", recipes.OF_FIELDS[0], "click")
     assert 0 < line["auc"] < 1 and line["log_loss"] < 2 and line["test_rows"] > 100
+
+
+def test_an_oscillation_is_told_from_a_fall() -> None:
+    def line(of_layers: list[tuple[float, float]]) -> dict[str, object]:
+        points = {"tokens": 2.0} | {
+            f"layers.{n}.{name}": rank
+            for n, both in enumerate(of_layers)
+            for name, rank in zip(("mix", "ffn"), both, strict=True)
+        }
+        return {"ranks": {"pooled": {"flat": [1.0, 4]}} | {name: {"token": [rank, 4]} for name, rank in points.items()}}
+
+    damped = oscillation.of_run(line([(4, 2), (3.6, 2), (3.2, 2), (2.8, 2)]), "token")
+    assert list(damped.values()) == pytest.approx([4, 4, 40, 25, 0.5, 0.5])
+    assert list(damped) == [
+        "mixing raises, of 4",
+        "network lowers, of 4",
+        "swing, layers 2–2",
+        "swing, 3–4",
+        "rank, layers 2–3",
+        "rank, last",
+    ]
+    fall = oscillation.of_run(line([(1.8, 1.6), (1.5, 1.4), (1.2, 1.2), (1.1, 1.0)]), "token")
+    assert fall["mixing raises, of 4"] == 0 and fall["network lowers, of 4"] == 3
+    assert fall["swing, 3–4"] == pytest.approx(-100 * (0.2 + 0.1 - 0.1) / 4 / 4)

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import beside
+import oscillation
 from stored import Lines, in_words, plus_minus
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -119,6 +120,9 @@ def sections(lines: Lines) -> Iterator[str]:
                 first, *others = [(name, figure) for name in names]
                 differences = (f"{one[0]} {in_words(lines.difference(data, one, first))}" for one in others)
                 yield f"Paired AUC differences from {names[0]}: {'; '.join(differences)}."
+        if figure == "depth" and (rows := oscillation.rows(lines, DEPTH_ON, DEEP)):
+            yield oscillation.READ
+            yield table(rows)
         there = (one for one in PICTURES if one.figure == figure and one.there(lines))
         yield from (f"![{one.says}](figures/{one.file})" for one in there)
 
@@ -215,6 +219,7 @@ def _events(lines: Lines) -> Any:
             ax.plot(range(len(names)), means, marker="o", markersize=3, label=recipe)
         ax.set_title(data, fontsize=9)
         ax.set_xlabel("layers behind")
+        ax.locator_params(axis="x", integer=True)
     axes[0][0].set_ylabel("effective rank of a row's events")
     axes[0][0].legend(fontsize=7)
     return figure
