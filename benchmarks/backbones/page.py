@@ -181,7 +181,9 @@ def _depth(lines: Lines) -> Any:
                 spreads = [lines.spread(DEPTH_ON, name, "depth", metric) for name in names]
                 ax.errorbar(x, [s.mean for s in spreads], [s.sd for s in spreads], marker="o", label=system)
             ax.set_xscale("log")
-            ax.set_xlabel(size.replace("_", " "))
+            ax.set_xticks(x, [f"{one:,.4g}" if one < 1000 else f"{one / 1000:,.0f}k" for one in x])  # of the last
+            ax.minorticks_off()
+            ax.set_xlabel(size.replace("_", " ").replace("mflop a row", "MFLOP a row, training"))
         row[0].set_ylabel(metric.replace("_", " "))
     axes[0][0].legend(fontsize=8)
     return figure
