@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -19,32 +17,25 @@ raises and the network lowers in a layer, in hundredths (below 0: the other way 
 tokens begin."""
 
 
-def shares(line: dict[str, Any], form: str) -> list[tuple[float, float]]:
-    """Of each layer the rank behind its mixing and behind its network, before them those of the tokens (twice)."""
-    of_point = {name: rank / most for name, (rank, most) in points(line, form)}
-    start = of_point["tokens"]
-    layers = sum(name.endswith(".mix") for name in of_point)
-    return [(start, start), *((of_point[f"layers.{n}.mix"], of_point[f"layers.{n}.ffn"]) for n in range(layers))]
-
-
-def points(line: dict[str, Any], form: str) -> Iterator[tuple[str, tuple[float, int]]]:
-    yield from ((name, ranks[form]) for name, ranks in line["ranks"].items() if form in ranks)
+def along(line: dict[str, Any], form: str) -> dict[str, float]:
+    """The share of what it could be, of the tokens and then behind each layer's mixing and network, in their order."""
+    return {name: ranks[form][0] / ranks[form][1] for name, ranks in line["ranks"].items() if form in ranks}
 
 
 def of_run(line: dict[str, Any], form: str) -> dict[str, float]:
-    found = shares(line, form)
-    layers = len(found) - 1
-    steps = [(mix - before, ffn - mix) for (_, before), (mix, ffn) in pairwise(found)]
+    found = list(along(line, form).values())
+    mixed, fed = found[1::2], found[2::2]
+    layers = len(fed)
+    steps = [(mix - before, ffn - mix) for before, mix, ffn in zip(found[::2], mixed, fed, strict=False)]
     swings = [100 * (up - down) / 2 for up, down in steps]
     half, quarter = layers // 2, layers // 4
-    middle = found[1 + quarter : 1 + layers - quarter]
     return {
         f"mixing raises, of {layers}": sum(up > 0 for up, _ in steps),
         f"network lowers, of {layers}": sum(down < 0 for _, down in steps),
         f"swing, layers 2–{half}": fmean(swings[1:half]),
         f"swing, {half + 1}–{layers}": fmean(swings[half:]),
-        f"rank, layers {1 + quarter}–{layers - quarter}": fmean(ffn for _, ffn in middle),
-        "rank, last": found[-1][1],
+        f"rank, layers {1 + quarter}–{layers - quarter}": fmean(fed[quarter : layers - quarter]),
+        "rank, last": fed[-1],
     }
 
 

@@ -197,9 +197,9 @@ def _trajectories(lines: Lines) -> Any:
     for ax, system in zip(axes, DEEP, strict=True):
         for one in lines.of(DEPTH_ON, f"{system}, 8 layers", "depth"):
             for form, colour in (("sample", "tab:blue"), ("token", "tab:orange")):
-                points = [(name, ranks[form]) for name, ranks in one["ranks"].items() if form in ranks]
-                ax.plot([rank / most for _, (rank, most) in points], color=colour, marker=".", label=form)
-                ax.set_xticks(range(len(points)), [name for name, _ in points], rotation=90, fontsize=6)
+                shares = oscillation.along(one, form)
+                ax.plot(list(shares.values()), color=colour, marker=".", label=form)
+                ax.set_xticks(range(len(shares)), list(shares), rotation=90, fontsize=6)
         ax.set_title(system, fontsize=9)
     axes[0].set_ylabel("effective rank / the most")
     handles, labels = axes[0].get_legend_handles_labels()

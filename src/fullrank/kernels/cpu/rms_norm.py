@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.kernels.cpu.compiled import Vector, compiled, elements, inlined, on_vectors
+from fullrank.kernels.cpu.compiled import Vector, compiled, elements, on_vectors
 from fullrank.kernels.parts import even_cuts, in_parts
 
 GRAIN = 1024  # rows a thread
@@ -45,7 +45,7 @@ def gated_backward(
 
 
 def _run(body: Any, rows: Tensor, tensors: tuple[Tensor, ...], eps: float) -> Tensor:
-    """`body` of the width, for all rows; the sum of what its parts added up, `[D]`.
+    """`body` of the width, for all rows, a range of parts at a time; the sum of what parts added up, `[D]`.
 
     Parts write their sums into memory that is given: an array that a cached body of one width returns is lost where
     one of another width was loaded before it (Numba: both have one name).
@@ -54,24 +54,15 @@ def _run(body: Any, rows: Tensor, tensors: tuple[Tensor, ...], eps: float) -> Te
     cuts = even_cuts(rows.numel() // width, GRAIN)
     sums_PD = np.zeros((len(cuts) - 1, width), np.float32)
     numbers = (np.float32(1 / width), np.float32(eps), np.float32(1))
-    in_parts(body(width), cuts, *map(elements, tensors), sums_PD.reshape(-1), np.array(cuts), *numbers)
+    in_parts(body(width), range(len(cuts)), *map(elements, tensors), sums_PD.reshape(-1), np.array(cuts), *numbers)
     return torch.from_numpy(sums_PD.sum(0))
-
-
-@inlined
-def _part(cuts, low):
-    """Which part begins there."""
-    part = 0
-    while cuts[part] < low:
-        part += 1
-    return part
 
 
 @cache
 def _forward(width: int) -> Any:
     @compiled
     def body(low, high, x, weight, out, sums, cuts, share, eps, one):
-        for i in range(low * width, high * width, width):
+        for i in range(cuts[low] * width, cuts[high] * width, width):
             _norm(x, i, weight, 0, out, i, share, eps, one, width)
 
     return body
@@ -81,9 +72,8 @@ def _forward(width: int) -> Any:
 def _backward(width: int) -> Any:
     @compiled
     def body(low, high, g, x, weight, dx, sums, cuts, share, eps, one):
-        own = _part(cuts, low) * width
-        for i in range(low * width, high * width, width):
-            _norm_back(g, i, x, i, weight, 0, dx, i, sums, own, share, eps, one, width)
+        for i in range(cuts[low] * width, cuts[high] * width, width):
+            _norm_back(g, i, x, i, weight, 0, dx, i, sums, low * width, share, eps, one, width)
 
     return body
 
@@ -92,7 +82,7 @@ def _backward(width: int) -> Any:
 def _gated_forward(width: int) -> Any:
     @compiled
     def body(low, high, x, gate, read, weight, out, normed, sums, cuts, share, eps, one):
-        for i in range(low * width, high * width, width):
+        for i in range(cuts[low] * width, cuts[high] * width, width):
             _gated(x, i, gate, i, read, i, weight, 0, out, i, normed, i, share, eps, one, width)
 
     return body
@@ -102,10 +92,9 @@ def _gated_forward(width: int) -> Any:
 def _gated_backward(width: int) -> Any:
     @compiled
     def body(low, high, g, g_normed, gate, read, x, weight, dx, dgate, dread, sums, cuts, share, eps, one):
-        own = _part(cuts, low) * width
-        for i in range(low * width, high * width, width):
+        for i in range(cuts[low] * width, cuts[high] * width, width):
             _gated_back(
-                g, i, g_normed, i, gate, i, read, i, x, i, weight, 0, dx, i, dgate, i, dread, i, sums, own,
+                g, i, g_normed, i, gate, i, read, i, x, i, weight, 0, dx, i, dgate, i, dread, i, sums, low * width,
                 share, eps, one, width,
             )  # fmt: skip
 
